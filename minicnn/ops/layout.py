@@ -1,0 +1,63 @@
+"""Shape is NCHW, memory is channels-last.
+
+Users see the field's shapes: (N, C, H, W). In memory the channels of one pixel lie side by side, so the inner
+loops of convolution, pooling and LRN run over long contiguous stretches. An array is turned from one view to
+the other by `transpose`, which changes strides and moves nothing.
+"""
+
+from minicnn.backend import xp_of
+
+
+def nhwc(x):
+    """(N, C, H, W) -> (N, H, W, C), contiguous: a view of channels-last memory, one copy of any other."""
+    return xp_of(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def nchw(x):
+    """(N, H, W, C) -> (N, C, H, W): always a view."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def empty_like_nhwc(x):
+    """An uninitialised, contiguous array of the shape and dtype of `x`."""
+    return xp_of(x).empty(x.shape, x.dtype)
+
+
+def padded(x, ph, pw, value=0):
+    """x (N, H, W, C) with `ph` rows and `pw` columns of `value` around; each may be one number or (before, after)."""
+    (top, bottom), (left, right) = both(ph), both(pw)
+    if top == bottom == left == right == 0:
+        return x
+    N, H, W, C = x.shape
+    y = xp_of(x).full((N, top + H + bottom, left + W + right, C), value, x.dtype)
+    y[:, top:top + H, left:left + W] = x
+    return y
+
+
+def both(p):
+    """One number, or a (before, after) pair: a pair."""
+    return p if isinstance(p, tuple) else (p, p)
+
+
+def pair(op, argument, value, at_least):
+    """An int or a pair of ints as a pair, or an error that names the op and the argument."""
+    values = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= at_least for v in values):
+        raise ValueError(f"{op}: {argument} is an int or a pair of ints, each at least {at_least}, not {value!r}")
+    return tuple(values)
+
+
+def check_images(op, x):
+    """x is a non-empty (N, C, H, W) of floats, or an error that says what is wrong."""
+    if x.ndim != 4:
+        raise ValueError(f"{op}: x is (N, C, H, W), but this x has shape {x.shape}"
+                         + ("; for one image use x.reshape(1, *x.shape)" if x.ndim == 3 else ""))
+    if 0 in x.shape:
+        raise ValueError(f"{op}: x is empty, its shape is {x.shape}")
+    check_float(op, x)
+
+
+def check_float(op, x):
+    """x is a Tensor of float32 or float64, or an error that names the op."""
+    if x.dtype not in ("float32", "float64"):
+        raise TypeError(f"{op}: x is {x.dtype}; float32 or float64 is wanted: Tensor(array.astype('float32'))")

@@ -1,0 +1,136 @@
+"""The same work on slices of the batch, one per core.
+
+NumPy lets go of the interpreter inside its big operations, so plain Python threads use every core. Two things
+make this faster than one big operation whose BLAS uses every core: the copies, sums and comparisons around the
+matrix product run in parallel too; and a slice of a few images fits in the core's own cache, so what one line
+of the body writes, the next line finds there. BLAS is held to one thread meanwhile.
+
+The slices depend on shapes alone, never on the number of threads, and partial sums are added in a fixed
+order: the results have the same bits on one core and on sixteen.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import threading
+
+import numpy as np
+import threadpoolctl
+
+BLOCK_BYTES = 1 << 20       # what one block should touch: about one core's second-level cache
+PARTIAL_SUMS = 8            # a sum over the batch is cut into this many, whatever the number of threads
+
+_inside = threading.local()
+_threads = None
+
+
+def threads():
+    """How many threads share the work: MINICNN_THREADS, or the number of cores this process may use."""
+    global _threads
+    if _threads is None:
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        set_threads(int(os.environ.get("MINICNN_THREADS", allowed)))
+    return _threads
+
+
+def set_threads(n):
+    """Use `n` threads from now on (n >= 1). The results do not change by a bit, only the time they take."""
+    global _threads
+    if n < 1:
+        raise ValueError(f"the number of threads is at least 1, not {n}")
+    _threads = n
+    _pool.cache_clear()
+
+
+@functools.cache
+def _pool():
+    return concurrent.futures.ThreadPoolExecutor(max(threads() - 1, 1), thread_name_prefix="minicnn")
+
+
+@functools.cache
+def _blas():
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def run(tasks):
+    """Call every task in the list, on all cores; return when the last is done. A task must not call `run`."""
+    if getattr(_inside, "busy", False):
+        raise RuntimeError("parallel.run inside parallel.run: the inner one has no threads left to use")
+    with _blas().limit(limits=1) if tasks else contextlib.nullcontext():
+        queue = iter(tasks)             # shared by the threads: each takes the next task when it is free
+
+        def work():
+            _inside.busy = True
+            try:
+                for task in queue:
+                    task()
+            finally:
+                _inside.busy = False
+
+        helpers = [_pool().submit(work) for _ in range(min(threads(), len(tasks)) - 1)]
+        try:
+            work()
+        finally:
+            concurrent.futures.wait(helpers)
+        for helper in helpers:
+            helper.result()             # raises here what was raised there
+
+
+def block_size(bytes_each):
+    """How many images of `bytes_each` make one block."""
+    return max(1, BLOCK_BYTES // max(1, int(bytes_each)))
+
+
+def over_batch(body, x, bytes_each):
+    """Call `body(n)` for slices `n` that cover the first axis of `x`; `bytes_each` is what one image touches.
+
+    On the GPU there is one slice, the whole batch: its kernels are parallel already.
+    """
+    if not isinstance(x, np.ndarray):
+        return body(slice(0, len(x)))
+    step = block_size(bytes_each)
+    run([functools.partial(body, slice(a, min(a + step, len(x)))) for a in range(0, len(x), step)])
+
+
+def sum_over_batch(body, x, bytes_each, empty_sum):
+    """The sum over the batch of what `body(n)` returns for each slice `n`.
+
+    The batch is cut into at most PARTIAL_SUMS runs of slices; each run adds into its own `empty_sum()` (an
+    array of zeros), and these are added in order. So the order of additions never depends on the threads.
+    """
+    if not isinstance(x, np.ndarray):
+        return body(slice(0, len(x)))
+    step = block_size(bytes_each)
+    blocks = -(-len(x) // step)
+    run_length = -(-blocks // PARTIAL_SUMS) * step
+    starts = range(0, len(x), run_length)
+    partial: list = [None] * len(starts)
+
+    def one_run(i):
+        total = empty_sum()
+        for a in range(starts[i], min(starts[i] + run_length, len(x)), step):
+            total += body(slice(a, min(a + step, starts[i] + run_length, len(x))))
+        partial[i] = total
+
+    run([functools.partial(one_run, i) for i in range(len(starts))])
+    for other in partial[1:]:
+        partial[0] += other
+    return partial[0]
+
+
+def matmul(a, b):
+    """a @ b for 2-D arrays, cut into strips of the longer side of the result, one strip a task."""
+    if not isinstance(a, np.ndarray):
+        return a @ b
+    rows, columns = a.shape[0], b.shape[1]
+    y = np.empty((rows, columns), np.result_type(a, b))
+    if a.shape[1] * rows * columns < 1 << 18:       # too little work to share
+        run([lambda: np.matmul(a, b, out=y)])
+    elif rows > columns:
+        strip = max(64, -(-rows // 8))
+        run([functools.partial(np.matmul, a[i:i + strip], b, out=y[i:i + strip]) for i in range(0, rows, strip)])
+    else:
+        strip = max(64, -(-columns // 8))
+        run([functools.partial(np.matmul, a, b[:, j:j + strip], out=y[:, j:j + strip]) for j in range(0, columns, strip)])
+    return y

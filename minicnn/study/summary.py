@@ -1,0 +1,97 @@
+"""A network as a table: each layer's output shape, parameters, multiply-adds, and what it keeps for backward."""
+
+import dataclasses
+
+import numpy as np
+
+from minicnn import random
+from minicnn.autograd import Hook
+from minicnn.tensor import Tensor
+
+
+@dataclasses.dataclass
+class Row:
+    """One layer, for a batch of one."""
+
+    name: str
+    kind: str
+    output_shape: tuple     # without the batch
+    parameters: int
+    multiply_adds: int
+    saved_bytes: int        # new memory kept for backward; what an earlier layer already keeps is counted there
+
+
+class Summary(list):
+    """The rows, in order of execution; prints as a table. `total` adds them up."""
+
+    @property
+    def total(self):
+        """A Row with the sums."""
+        return Row("total", "", (), sum(r.parameters for r in self), sum(r.multiply_adds for r in self), sum(r.saved_bytes for r in self))
+
+    def __str__(self):
+        head = ("layer", "", "output", "parameters", "multiply-adds", "saved bytes")
+        body = [(r.name, r.kind, str([-1, *r.output_shape]), f"{r.parameters:,}", f"{r.multiply_adds:,}", f"{r.saved_bytes:,}") for r in self]
+        t = self.total
+        foot = ("total", "", "", f"{t.parameters:,}", f"{t.multiply_adds:,}", f"{t.saved_bytes:,}")
+        widths = [max(len(line[i]) for line in (head, *body, foot)) for i in range(6)]
+        def line(cells):
+            return "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()
+        rule = "-" * (sum(widths) + 10)
+        return "\n".join([line(head), rule, *map(line, body), rule, line(foot), "(multiply-adds and bytes for one image, forward pass, training mode)"])
+
+
+class Watch(Hook):
+    """Makes a row of each module that has no parts of its own."""
+
+    def __init__(self, model, x):
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.rows = Summary()
+        self.kept = {owner(x).ctypes.data} | {owner(p.data).ctypes.data for p in model.parameters()}
+        self.multiply_adds = self.saved = 0
+
+    def before_module(self, module, inputs):
+        if not module.children():
+            self.multiply_adds = self.saved = 0
+
+    def after_forward(self, function, arrays, y, saved):
+        self.multiply_adds += function.multiply_adds(y, *arrays)
+        for array in map(owner, saved):
+            if array.ctypes.data not in self.kept:
+                self.kept.add(array.ctypes.data)
+                self.saved += array.nbytes
+
+    def after_module(self, module, inputs, output):
+        if not module.children():
+            self.rows.append(Row(self.names.get(id(module), "?"), type(module).__name__, output.shape[1:],
+                                 sum(p.size for p in module.parameters()), self.multiply_adds, self.saved))
+
+
+def owner(array):
+    """The array that owns the memory that `array` is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def summary(model, input_shape):
+    """Run one image of zeros through `model` (on the CPU) and tell what happened, layer by layer.
+
+    Args:
+        model: a Module.
+        input_shape: of one image, (C, H, W), without the batch.
+
+    Returns a list of rows that prints as a table. Modes and random numbers of the model are left as they were.
+    """
+    modes = [(module, module.training) for _, module in model.named_modules()]
+    C, H, W = input_shape
+    x = np.zeros((1, H, W, C), np.float32).transpose(0, 3, 1, 2)        # channels-last memory, as the loader makes it
+    try:
+        model.train()
+        with random.preserved(), Watch(model, x) as watch:
+            y = model(Tensor(x))            # held until the rows are read: freed memory would be counted twice
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    del y
+    return watch.rows

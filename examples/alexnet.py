@@ -9,7 +9,7 @@ What differs between the variants is all in the table VARIANTS and in the loop b
 import sys
 
 from minicnn import summary
-from minicnn.nn import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, Sequential
+from minicnn.nn import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential
 
 # The input side is 227 with no padding, or 224 with padding 2: both give the 55 x 55 of the paper. (The paper says 224;
 # its program rounded sizes up. A literal 224 without padding silently gives 54, and 49 million parameters.)
@@ -40,7 +40,7 @@ def alexnet(variant="paper", num_classes=1000, in_channels=3, image_size=None):
     if variant == "mini" and not 28 <= size <= 64:
         raise ValueError(f"alexnet: mini is made for images of 28 to 64 pixels, not {size}; use another variant or another size")
 
-    layers = {}
+    layers: dict[str, Module] = {}
     channels = in_channels
     for i, (out, g) in enumerate(zip(filters, groups, strict=True), start=1):
         if i == 1:

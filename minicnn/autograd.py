@@ -24,8 +24,8 @@ class Function:
     `__init__` takes what is not a tensor (a stride, a size). An instance is used once: it becomes the node.
     """
 
-    inputs = ()         # for each input: the node that made it, the leaf tensor itself, or None (needs no gradient)
-    saved = None        # what forward returned for backward; None once backward has used it
+    inputs: tuple = ()  # for each input: the node that made it, the leaf tensor itself, or None (needs no gradient)
+    saved: tuple | None = None          # what forward returned for backward; None once backward has used it
 
     def forward(self, *arrays):
         """The answer, and a tuple of what `backward` will need."""

@@ -106,7 +106,8 @@ def to_tree(value, where, arrays):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise TypeError(f"save_checkpoint: {where.strip('/')} is a {type(value).__name__}; numbers, strings, arrays, dicts and lists can be saved")
+    raise TypeError(f"save_checkpoint: {where.strip('/')} is a {type(value).__name__}; "
+                    "numbers, strings, arrays, dicts and lists can be saved")
 
 
 def from_tree(node, archive):

@@ -47,9 +47,16 @@ def caffe(model):
 
 
 def he(model):
-    """He's Gaussian for every layer with weights, biases 0: inputs of about unit variance keep it through the layers."""
-    for layer in layers_with_weights(model):
+    """He's Gaussian for every layer with weights but the last, which starts at N(0, 0.01^2); biases 0.
+
+    Inputs of about unit variance keep it through the layers. A small last layer makes the first loss ln(classes): the
+    network begins with no opinion, rather than with strong and wrong ones.
+    """
+    *layers, last = layers_with_weights(model)
+    for layer in layers:
         he_normal(layer.weight)
+    normal(last.weight, 0.01)
+    for layer in (*layers, last):
         if layer.bias is not None:
             constant(layer.bias, 0)
 

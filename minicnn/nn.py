@@ -150,7 +150,7 @@ class Conv2d(Module):
     def extra_repr(self):
         O, C, KH, KW = self.weight.shape
         return (f"{C * self.groups}, {O}, kernel_size={(KH, KW)}, stride={self.stride}, padding={self.padding}"
-                + (f", groups={self.groups}" if self.groups > 1 else "") + ("" if self.bias else ", bias=False"))
+                + (f", groups={self.groups}" if self.groups > 1 else "") + ("" if self.bias is not None else ", bias=False"))
 
 
 class Linear(Module):
@@ -168,7 +168,7 @@ class Linear(Module):
 
     def extra_repr(self):
         O, I = self.weight.shape
-        return f"{I}, {O}" + ("" if self.bias else ", bias=False")
+        return f"{I}, {O}" + ("" if self.bias is not None else ", bias=False")
 
 
 class MaxPool2d(Module):

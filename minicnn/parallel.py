@@ -93,11 +93,11 @@ def over_batch(body, x, bytes_each):
     run([functools.partial(body, slice(a, min(a + step, len(x)))) for a in range(0, len(x), step)])
 
 
-def sum_over_batch(body, x, bytes_each, empty_sum):
-    """The sum over the batch of what `body(n)` returns for each slice `n`.
+def sum_over_batch(body, x, bytes_each, shape, dtype):
+    """The sum over the batch of what `body(n)` returns, an array of `shape`, for each slice `n`.
 
-    The batch is cut into at most PARTIAL_SUMS runs of slices; each run adds into its own `empty_sum()` (an
-    array of zeros), and these are added in order. So the order of additions never depends on the threads.
+    The batch is cut into at most PARTIAL_SUMS runs of slices; each run has a sum of its own, and these are added in
+    order. So the order of additions never depends on the threads.
     """
     if not isinstance(x, np.ndarray):
         return body(slice(0, len(x)))
@@ -108,7 +108,7 @@ def sum_over_batch(body, x, bytes_each, empty_sum):
     partial: list = [None] * len(starts)
 
     def one_run(i):
-        total = empty_sum()
+        total = np.zeros(shape, dtype)
         for a in range(starts[i], min(starts[i] + run_length, len(x)), step):
             total += body(slice(a, min(a + step, starts[i] + run_length, len(x))))
         partial[i] = total

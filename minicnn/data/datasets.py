@@ -72,7 +72,8 @@ class CIFAR10(ArrayDataset):
         for name in names:              # a record is one byte of label, then 1024 red, 1024 green, 1024 blue
             data = np.frombuffer(read_bytes(pathlib.Path(root) / name), np.uint8)
             if len(data) == 0 or len(data) % 3073:
-                raise DataError(f"{pathlib.Path(root) / name}: {len(data)} bytes are no whole number of CIFAR-10 records of 3073; get it again")
+                raise DataError(f"{pathlib.Path(root) / name}: {len(data)} bytes are no whole number of CIFAR-10 records of 3073; "
+                                "get it again")
             records.append(data.reshape(-1, 3073))
         data = np.concatenate(records)
         if data[:, 0].max() > 9:

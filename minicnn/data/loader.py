@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from minicnn import random
+from minicnn.data.transforms import Normalize
 
 
 class DataLoader:
@@ -19,7 +20,8 @@ class DataLoader:
     Args:
         dataset: has a length and items (image (H, W, channels), label).
         batch_size: images per batch.
-        transform: called as transform(image, rng) for each image; all results have one shape.
+        transform: called as transform(image, rng) for each image; all results have one shape. By default pixels of 0 to 255
+            become 0 to 1.
         shuffle: a new order each epoch; else the data set's own.
         drop_last: leave out a last batch that is not full.
         seed: of order and transforms; by default that of `minicnn.seed` when the loader is made.
@@ -28,12 +30,13 @@ class DataLoader:
     `epoch(e)` yields (images float32 (N, C, H, W) in channels-last memory, labels int64 (N,)).
     """
 
-    def __init__(self, dataset, batch_size, transform, shuffle=False, drop_last=False, seed=None, workers=None):
+    def __init__(self, dataset, batch_size, transform=None, shuffle=False, drop_last=False, seed=None, workers=None):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"DataLoader: batch_size is a positive int, not {batch_size!r}")
         if len(dataset) == 0 or (drop_last and len(dataset) < batch_size):
             raise ValueError(f"DataLoader: {len(dataset)} images make no batch of {batch_size}; use a smaller batch_size")
-        self.dataset, self.batch_size, self.transform, self.shuffle, self.drop_last = dataset, batch_size, transform, shuffle, drop_last
+        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+        self.transform = transform or Normalize(0, 255)
         self.seed = random.state()["seed"] if seed is None else seed
         self.workers = workers or min(4, os.cpu_count() or 1)
 
@@ -88,4 +91,5 @@ def finish(shares):
     shapes = {image.shape for image in inputs}
     if len(shapes) > 1:
         raise ValueError(f"DataLoader: the images of a batch have different shapes, {sorted(shapes)}; end the transform with a crop")
-    return np.stack(inputs).astype(np.float32, copy=False).transpose(0, 3, 1, 2), np.array([label for _, labels in done for label in labels])
+    labels = np.array([label for _, labels in done for label in labels])
+    return np.stack(inputs).astype(np.float32, copy=False).transpose(0, 3, 1, 2), labels

@@ -14,6 +14,7 @@ An input that was broadcast was used many times, so its gradients add up: `unbro
 
 import numpy as np
 
+from minicnn import parallel
 from minicnn.autograd import Function
 from minicnn.backend import is_array, xp_of
 from minicnn.tensor import Tensor
@@ -66,11 +67,11 @@ class Power(Function):
 
 class MatMul(Function):
     def forward(self, a, b):
-        return a @ b, (a, b)
+        return product(a, b), (a, b)
 
     def backward(self, gy, a, b):
-        return (unbroadcast(gy @ b.swapaxes(-1, -2), a.shape) if self.needs[0] else None,
-                unbroadcast(a.swapaxes(-1, -2) @ gy, b.shape) if self.needs[1] else None)
+        return (unbroadcast(product(gy, b.swapaxes(-1, -2)), a.shape) if self.needs[0] else None,
+                unbroadcast(product(a.swapaxes(-1, -2), gy), b.shape) if self.needs[1] else None)
 
 
 class Exp(Function):
@@ -88,6 +89,11 @@ class Log(Function):
 
     def backward(self, gy, a):
         return gy / a
+
+
+def product(a, b):
+    """a @ b, on all cores for two matrices."""
+    return parallel.matmul(a, b) if a.ndim == b.ndim == 2 else a @ b
 
 
 def unbroadcast(g, shape):
@@ -145,9 +151,9 @@ def div(a, b):
 
 def power(a, exponent):
     """a ** exponent, for a constant number as exponent. TypeError for a tensor as exponent."""
-    if not isinstance(exponent, (int, float)):
+    if not isinstance(exponent, (int, float, np.number)):
         raise TypeError(f"power: the exponent is a plain number, not {type(exponent).__name__}; a**b is exp(log(a) * b)")
-    return Power(exponent)(a)
+    return Power(exponent if isinstance(exponent, int) else float(exponent))(a)
 
 
 def matmul(a, b):

@@ -10,6 +10,9 @@ With the windows as rows of a matrix (im2col), this is one matrix product, and s
     dL/dx   = col2im(gy @ w)            the adjoint of im2col adds up what the windows of a pixel send back
     dL/db   = gy summed over n, i, j
 
+Where the stride is 1, dL/dx is itself a convolution, of gy with the filters turned by 180 degrees: pixel (i, j) was
+under w[p, q] in the window at (i - p, j - q). That gathers where col2im scatters, which is faster.
+
 With groups (AlexNet, section 3.2 and figure 2: two GPUs, each with half of the filters), the channels are cut
 into G parts, and the filters of part g see the channels of part g only.
 
@@ -19,7 +22,7 @@ core, and made again in backward rather than kept.
 
 from minicnn.autograd import Function
 from minicnn.backend import xp_of
-from minicnn.ops.layout import check_images, empty_like_nhwc, nchw, nhwc, padded, pair
+from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair
 from minicnn.ops.windows import col2im, im2col, output_size
 from minicnn.parallel import over_batch, sum_over_batch
 
@@ -29,66 +32,91 @@ class Conv2d(Function):
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def forward(self, x, w, b=None):                # x (N, C, H, W)   w (O, C/G, KH, KW)   b (O,)
-        xp = xp_of(x)
-        N, C, H, W = x.shape
-        O, _, KH, KW = w.shape
-        OH, OW = (output_size(s, k, st, p) for s, k, st, p in zip((H, W), (KH, KW), self.stride, self.padding, strict=True))
         x, w = nhwc(x), nhwc(w)                     # x (N, H, W, C)   w (O, KH, KW, C/G)
-        y = xp.empty((N, OH, OW, O), x.dtype)
-
-        def block(n):
-            image, answer = padded(x[n], *self.padding), y[n].reshape(-1, O)
-            for channels, filters in self.parts(C, O):
-                columns = im2col(image[..., channels], KH, KW, *self.stride)
-                xp.matmul(columns, w[filters].reshape(-1, columns.shape[1]).T, out=answer[:, filters])
-            if b is not None:
-                answer += b
-
-        over_batch(block, x, bytes_each=self.bytes_each(x, w, y))
-        return nchw(y), (x, w)
+        return nchw(correlate(x, w, b, self.stride, self.padding, self.groups)), (x, w)
 
     def backward(self, gy, x, w):                   # gy (N, O, OH, OW)   x, w as forward saved them
-        xp = xp_of(x)
-        N, H, W, C = x.shape
-        O, KH, KW, _ = w.shape
         gy = nhwc(gy)
-        gx = empty_like_nhwc(x) if self.needs[0] else None
-        PH, PW = self.padding
-
-        def block(n):
-            """gx of these images, and their part of gw."""
-            image, g = padded(x[n], PH, PW), gy[n].reshape(-1, O)
-            gw = xp.empty(w.shape, w.dtype)
-            for channels, filters in self.parts(C, O):
-                columns = im2col(image[..., channels], KH, KW, *self.stride)
-                K = columns.shape[1]
-                xp.matmul(g[:, filters].T, columns, out=gw[filters].reshape(-1, K))
-                if gx is not None:
-                    columns = xp.matmul(g[:, filters], w[filters].reshape(-1, K), out=columns)
-                    part = col2im(columns, *image.shape[:3], w.shape[3], KH, KW, *self.stride)
-                    gx[n][..., channels] = part[:, PH:PH + H, PW:PW + W]
-            return gw
-
-        gw = sum_over_batch(block, x, self.bytes_each(x, w, gy), lambda: xp.zeros(w.shape, w.dtype))
-        gradients = None if gx is None else nchw(gx), nchw(gw)
-        if len(self.inputs) == 2:
-            return gradients
-        gb = sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, lambda: xp.zeros(O, gy.dtype))
-        return *gradients, gb
-
-    def parts(self, C, O):
-        """For each group, the slice of the C input channels and the slice of the O filters."""
-        G = self.groups
-        return [(slice(g * C // G, (g + 1) * C // G), slice(g * O // G, (g + 1) * O // G)) for g in range(G)]
-
-    def bytes_each(self, x, w, y):
-        """What one image brings into the cache: its columns (of one group) and its answer."""
-        O, KH, KW, C = w.shape
-        OH, OW = y.shape[1:3]
-        return OH * OW * (KH * KW * C + O) * x.itemsize
+        gx = nchw(input_gradient(gy, x, w, self.stride, self.padding, self.groups)) if self.needs[0] else None
+        gw = nchw(filter_gradient(gy, x, w, self.stride, self.padding, self.groups)) if self.needs[1] else None
+        gb = sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, gy.shape[3:], gy.dtype)
+        return (gx, gw, gb)[:len(self.inputs)]
 
     def multiply_adds(self, y, x, w, b=None):
         return y.size * w[0].size
+
+
+def correlate(x, w, b, stride, padding, groups):
+    """x (N, H, W, C), w (O, KH, KW, C/G), b (O,) or None -> y (N, OH, OW, O)."""
+    xp = xp_of(x)
+    N, H, W, C = x.shape
+    O, KH, KW, _ = w.shape
+    OH, OW = output_size(H, KH, stride[0], padding[0]), output_size(W, KW, stride[1], padding[1])
+    y = xp.empty((N, OH, OW, O), x.dtype)
+
+    def block(n):
+        answer = y[n].reshape(-1, O)                                            # (n*OH*OW, O)
+        for channels, filters in parts(groups, C, O):
+            columns = im2col(padded(x[n][..., channels], *padding), KH, KW, *stride)
+            xp.matmul(columns, w[filters].reshape(-1, columns.shape[1]).T, out=answer[:, filters])
+        if b is not None:
+            answer += b
+
+    over_batch(block, x, bytes_each(w, y))
+    return y
+
+
+def filter_gradient(gy, x, w, stride, padding, groups):
+    """dL/dw, (O, KH, KW, C/G), from gy (N, OH, OW, O) and x (N, H, W, C)."""
+    xp = xp_of(x)
+    O, KH, KW, _ = w.shape
+
+    def block(n):
+        gw, g = xp.empty(w.shape, w.dtype), gy[n].reshape(-1, O)                # g (n*OH*OW, O)
+        for channels, filters in parts(groups, x.shape[3], O):
+            columns = im2col(padded(x[n][..., channels], *padding), KH, KW, *stride)
+            xp.matmul(g[:, filters].T, columns, out=gw[filters].reshape(-1, columns.shape[1]))
+        return gw
+
+    return sum_over_batch(block, x, bytes_each(w, gy), w.shape, w.dtype)
+
+
+def input_gradient(gy, x, w, stride, padding, groups):
+    """dL/dx, (N, H, W, C), from gy (N, OH, OW, O) and w (O, KH, KW, C/G)."""
+    xp = xp_of(x)
+    _, H, W, C = x.shape
+    O, KH, KW, CG = w.shape
+    PH, PW = padding
+    if stride == (1, 1) and PH < KH and PW < KW:
+        return correlate(gy, turned(w, groups), None, stride, (KH - 1 - PH, KW - 1 - PW), groups)
+    gx = xp.empty(x.shape, x.dtype)
+
+    def block(n):
+        g = gy[n].reshape(-1, O)
+        for channels, filters in parts(groups, C, O):
+            columns = g[:, filters] @ w[filters].reshape(O // groups, -1)       # what each window sends back
+            images = col2im(columns, len(x[n]), H + 2 * PH, W + 2 * PW, CG, KH, KW, *stride)
+            gx[n][..., channels] = images[:, PH:PH + H, PW:PW + W]
+
+    over_batch(block, gy, bytes_each(w, gy))
+    return gx
+
+
+def turned(w, groups):
+    """(O, KH, KW, C/G) -> (C, KH, KW, O/G): filters turned by 180 degrees, inputs and outputs exchanged within each group."""
+    O, KH, KW, CG = w.shape
+    return w.reshape(groups, O // groups, KH, KW, CG)[:, :, ::-1, ::-1].transpose(0, 4, 2, 3, 1).reshape(CG * groups, KH, KW, O // groups)
+
+
+def parts(G, C, O):
+    """For each of G groups, the slice of the C input channels and the slice of the O filters."""
+    return [(slice(g * C // G, (g + 1) * C // G), slice(g * O // G, (g + 1) * O // G)) for g in range(G)]
+
+
+def bytes_each(w, y):
+    """What one image brings into the cache: its columns (of one group) and its answer."""
+    O, KH, KW, CG = w.shape
+    return y[0, :, :, 0].size * (KH * KW * CG + O) * y.itemsize
 
 
 def conv2d(x, w, b=None, stride=1, padding=0, groups=1):
@@ -107,7 +135,7 @@ def conv2d(x, w, b=None, stride=1, padding=0, groups=1):
     """
     check_images("conv2d", x)
     stride, padding = pair("conv2d", "stride", stride, 1), pair("conv2d", "padding", padding, 0)
-    N, C, H, W = x.shape
+    _, C, H, W = x.shape
     if w.ndim != 4 or 0 in w.shape:
         raise ValueError(f"conv2d: w is (O, C/groups, KH, KW), but this w has shape {w.shape}")
     O, CG, KH, KW = w.shape

@@ -10,7 +10,7 @@ A network that knows nothing gives every class 1/K and has the loss ln K: 6.908 
 import numpy as np
 
 from minicnn.autograd import Function
-from minicnn.backend import to_device, xp_of
+from minicnn.backend import is_array, to_device, xp_of
 from minicnn.ops.layout import check_float
 from minicnn.ops.softmax import log_softmax_of
 from minicnn.tensor import Tensor
@@ -48,7 +48,7 @@ def cross_entropy(logits, labels):
         raise ValueError(f"cross_entropy: logits are a non-empty (N, classes), but these have shape {logits.shape}")
     N, K = logits.shape
     labels = labels.data if isinstance(labels, Tensor) else labels
-    labels = np.asarray(labels) if isinstance(labels, (list, tuple)) else labels
+    labels = labels if is_array(labels) else np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: labels are integers, not {labels.dtype}"
                         + ("; for one-hot labels pass labels.argmax(axis=1)" if labels.ndim == 2 else ""))

@@ -6,6 +6,7 @@ the other by `transpose`, which changes strides and moves nothing.
 """
 
 from minicnn.backend import xp_of
+from minicnn.tensor import Tensor
 
 
 def nhwc(x):
@@ -49,15 +50,17 @@ def pair(op, argument, value, at_least):
 
 def check_images(op, x):
     """x is a non-empty (N, C, H, W) of floats, or an error that says what is wrong."""
+    check_float(op, x)
     if x.ndim != 4:
         raise ValueError(f"{op}: x is (N, C, H, W), but this x has shape {x.shape}"
                          + ("; for one image use x.reshape(1, *x.shape)" if x.ndim == 3 else ""))
     if 0 in x.shape:
         raise ValueError(f"{op}: x is empty, its shape is {x.shape}")
-    check_float(op, x)
 
 
 def check_float(op, x):
     """x is a Tensor of float32 or float64, or an error that names the op."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: x is a Tensor, not {type(x).__name__}; write minicnn.Tensor(x)")
     if x.dtype not in ("float32", "float64"):
         raise TypeError(f"{op}: x is {x.dtype}; float32 or float64 is wanted: Tensor(array.astype('float32'))")

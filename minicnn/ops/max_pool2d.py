@@ -24,15 +24,16 @@ class MaxPool2d(Function):
         x = nhwc(x)
         y = xp.empty((len(x), OH, OW, x.shape[3]), x.dtype)
         winner = xp.zeros(y.shape, "uint8" if self.kernel[0] * self.kernel[1] <= 256 else "int32")
+        (KH, KW), (SH, SW), margins = self.kernel, self.stride, self.margins(OH, OW)
 
         def block(n):
-            seen = self.places(padded(x[n], *self.margins(OH, OW), value=-xp.inf), OH, OW)
-            best = y[n]
-            best[...] = seen[0]
-            for place in seen[1:]:
-                xp.maximum(best, place, out=best)
-            for k in range(len(seen) - 1, -1, -1):          # the first place that holds the maximum is written last
-                xp.copyto(winner[n], winner.dtype.type(k), where=seen[k] == best)
+            image = padded(x[n], margins[0], margins[1], -xp.inf)
+            rows = largest(image[:, p:p + SH * (OH - 1) + 1:SH] for p in range(KH))         # down each column of the window,
+            y[n] = largest(rows[:, :, q:q + SW * (OW - 1) + 1:SW] for q in range(KW))       # then across
+            before = xp.ones(y[n].shape, bool)              # True as long as no place so far holds the maximum:
+            for place in self.places(image, OH, OW)[:-1]:
+                before &= place != y[n]
+                winner[n] += before                         # the number of such places is the number of the winner
 
         over_batch(block, x, bytes_each=2 * x[0].nbytes)
         return nchw(y), (winner,)
@@ -73,6 +74,18 @@ class MaxPool2d(Function):
         """((top, bottom), (left, right)): what to add around the image so that every window lies inside."""
         return tuple((P, max(0, (out - 1) * S + K - size - P)) for out, K, S, P, size in
                      zip((OH, OW), self.kernel, self.stride, self.padding, (self.H, self.W), strict=True))
+
+
+def largest(arrays):
+    """The largest of several arrays, element by element."""
+    first, *others = arrays
+    if not others:
+        return first
+    xp = xp_of(first)
+    best = xp.maximum(first, others[0])
+    for other in others[1:]:
+        xp.maximum(best, other, out=best)
+    return best
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False):

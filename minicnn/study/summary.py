@@ -27,18 +27,23 @@ class Summary(list):
     @property
     def total(self):
         """A Row with the sums."""
-        return Row("total", "", (), sum(r.parameters for r in self), sum(r.multiply_adds for r in self), sum(r.saved_bytes for r in self))
+        return Row("total", "", (), *(sum(getattr(r, field) for r in self) for field in ("parameters", "multiply_adds", "saved_bytes")))
 
     def __str__(self):
         head = ("layer", "", "output", "parameters", "multiply-adds", "saved bytes")
-        body = [(r.name, r.kind, str([-1, *r.output_shape]), f"{r.parameters:,}", f"{r.multiply_adds:,}", f"{r.saved_bytes:,}") for r in self]
-        t = self.total
-        foot = ("total", "", "", f"{t.parameters:,}", f"{t.multiply_adds:,}", f"{t.saved_bytes:,}")
+        def numbers(r):
+            return f"{r.parameters:,}", f"{r.multiply_adds:,}", f"{r.saved_bytes:,}"
+
+        body = [(r.name, r.kind, str([-1, *r.output_shape]), *numbers(r)) for r in self]
+        foot = ("total", "", "", *numbers(self.total))
         widths = [max(len(line[i]) for line in (head, *body, foot)) for i in range(6)]
+
         def line(cells):
             return "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()
+
         rule = "-" * (sum(widths) + 10)
-        return "\n".join([line(head), rule, *map(line, body), rule, line(foot), "(multiply-adds and bytes for one image, forward pass, training mode)"])
+        note = "(multiply-adds and bytes for one image, forward pass, training mode)"
+        return "\n".join([line(head), rule, *map(line, body), rule, line(foot), note])
 
 
 class Watch(Hook):

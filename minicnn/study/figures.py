@@ -1,0 +1,91 @@
+"""Pictures of a run: its training curves, and the filters of its first layer. They need matplotlib."""
+
+import json
+import pathlib
+
+import numpy as np
+
+
+def read_log(path):
+    """The records of a run's log (JSON lines), in order. What a resumed run did again counts once: the newer time.
+
+    A last line that was cut short by a crash is left out.
+    """
+    records: list[dict] = []
+    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["kind"] == "resume":
+            records = [r for r in records if r["step"] <= record["step"]]
+        records.append(record)
+    return records
+
+
+def training_curves(records, path, title=""):
+    """Loss and accuracy over the steps of a run, as a PNG at `path`; `records` as `read_log` gives them."""
+    plt = pyplot()
+    train = [r for r in records if r["kind"] == "train"]
+    val = [r for r in records if r["kind"] == "val"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for axes, name in ((left, "loss"), (right, "top1")):
+        axes.plot([r["step"] for r in train], [r[name] for r in train], color="0.75", linewidth=0.8)
+        step, smooth = running_mean([r["step"] for r in train], [r[name] for r in train])
+        axes.plot(step, smooth, color="C0", label="training (dropout on)")
+        axes.plot([r["step"] for r in val], [r[name] for r in val], "o-", color="C1", markersize=3, label="validation")
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    left.set_ylabel("cross-entropy loss")
+    left.legend()
+    right.set_ylabel("accuracy, %")
+    right.plot([r["step"] for r in val], [r["top5"] for r in val], "o--", color="C2", markersize=3, label="validation, top-5")
+    right.set_ylim(top=100)
+    if val:
+        right.axhline(val[-1]["top1"], color="C1", linewidth=0.5)
+        right.annotate(f"{val[-1]['top1']:.1f} %", (val[-1]["step"], val[-1]["top1"]), ha="right", va="bottom", color="C1")
+    right.legend(loc="lower right")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def filters(weight, path, title=""):
+    """The filters of a first layer, weight (O, C, KH, KW) with 1 or 3 channels, as a grid of pictures (PNG).
+
+    As the paper's figure 3: each filter is scaled to its own largest magnitude; grey is 0.
+    """
+    weight = np.asarray(weight, np.float32)
+    plt = pyplot()
+    columns = int(np.ceil(np.sqrt(len(weight) * 2)))
+    rows = -(-len(weight) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(columns * 0.8, rows * 0.8 + 0.5), layout="constrained", squeeze=False)
+    for axes, w in zip(grid.flat, weight, strict=False):
+        picture = 0.5 + 0.5 * w.transpose(1, 2, 0) / max(np.abs(w).max(), 1e-12)
+        if picture.shape[2] == 1:
+            axes.imshow(picture[..., 0], cmap="gray", vmin=0, vmax=1)
+        else:
+            axes.imshow(picture)
+    for axes in grid.flat:
+        axes.axis("off")
+    figure.suptitle(title or f"first layer: {len(weight)} filters of {weight.shape[2]} x {weight.shape[3]}")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def running_mean(x, y, parts=60):
+    """Means over runs of neighbouring points, about `parts` of them."""
+    width = max(1, len(y) // parts)
+    whole = len(y) // width * width
+    return [np.reshape(v[:whole], (-1, width)).mean(1) for v in (x, y)]
+
+
+def pyplot():
+    """matplotlib's pyplot, drawing to files only."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError('pictures need matplotlib: run  python -m pip install "matplotlib>=3.8"') from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    return plt

@@ -1,0 +1,140 @@
+"""At the full size of AlexNet's layers: <A x, g> = <x, A^T g>, for every op that is linear.
+
+If forward is a matrix A, backward has to be its transpose, and then both products are the same number. Nothing is moved by
+a small step, so nothing is lost to rounding: the layers can be as large as they are, where the gradient check would take
+hours. Where every number is a whole one, the two sides are equal to the last bit.
+"""
+
+import alexnet
+import numpy as np
+import pytest
+
+from minicnn import Tensor, init, nn
+from minicnn.autograd import Hook
+from minicnn.ops.conv2d import Conv2d
+from minicnn.ops.max_pool2d import MaxPool2d
+from minicnn.ops.windows import col2im, im2col
+
+N = 2
+LAYERS = {      # input size             filters          stride padding groups
+    "conv1":                (3, 227, 227, 96, 3, 11, 11, 4, 0, 1),
+    "conv2, one tower":     (96, 27, 27, 256, 96, 5, 5, 1, 2, 1),
+    "conv3":                (256, 13, 13, 384, 256, 3, 3, 1, 1, 1),
+    "conv4, one tower":     (384, 13, 13, 384, 384, 3, 3, 1, 1, 1),
+    "conv5, one tower":     (384, 13, 13, 256, 384, 3, 3, 1, 1, 1),
+    "conv2, two groups":    (96, 27, 27, 256, 48, 5, 5, 1, 2, 2),
+    "conv4, two groups":    (384, 13, 13, 384, 192, 3, 3, 1, 1, 2),
+    "conv5, two groups":    (384, 13, 13, 256, 192, 3, 3, 1, 1, 2),
+}
+POOLS = {       # input size          kernel stride padding ceil_mode
+    "pool1":                (96, 55, 55, 3, 2, 0, False),
+    "pool2":                (256, 27, 27, 3, 2, 0, False),
+    "pool5":                (256, 13, 13, 3, 2, 0, False),
+    "pool2, padded":        (256, 27, 27, 3, 2, 1, False),
+    "pool1, rounded up":    (96, 54, 54, 3, 2, 0, True),
+}
+TOLERANCE = {"float64": 1e-15, "float32": 1e-7}         # of |Ax| * |g|, which is what rounding goes by
+
+
+def images(rng, C, H, W, dtype="float64"):
+    """(N, C, H, W), with channels last in memory."""
+    return rng.standard_normal((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+
+
+def inner(a, b):
+    """<a, b>, added up in float64."""
+    return float(np.sum(a * b, dtype=np.float64))
+
+
+def both_ways(conv, x, w, b, g):
+    """<conv(x), g>, then what backward makes of it by way of x and by way of w, and how much rounding may do."""
+    tensors = [Tensor(a, requires_grad=True) for a in (x, w, b)]
+    y = conv(*tensors)
+    y.backward(g)
+    gx, gw, gb = (t.grad for t in tensors)
+    bias = inner(b, gb)
+    return inner(y.data, g), inner(x, gx) + bias, inner(w, gw) + bias, np.linalg.norm(y.data) * np.linalg.norm(g)
+
+
+class LastRowLost(Conv2d):
+    "The last row of pixels hears nothing."
+    def backward(self, gy, *saved):
+        gx, *others = super().backward(gy, *saved)
+        gx[:, :, -1] = 0
+        return gx, *others
+
+
+class LastColumnOfFiltersLost(Conv2d):
+    "The last column of every filter learns nothing."
+    def backward(self, gy, *saved):
+        gx, gw, gb = super().backward(gy, *saved)
+        gw[..., -1] = 0
+        return gx, gw, gb
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_conv2d(layer, dtype):
+    C, H, W, O, CG, KH, KW, S, P, G = LAYERS[layer]
+    rng = np.random.default_rng(0)
+    x, w, b = images(rng, C, H, W, dtype), rng.standard_normal((O, CG, KH, KW), dtype), rng.standard_normal(O, dtype)
+    g = images(rng, O, (H + 2 * P - KH) // S + 1, (W + 2 * P - KW) // S + 1, dtype)
+    y_g, x_gx, w_gw, size = both_ways(Conv2d((S, S), (P, P), G), x, w, b, g)
+    assert abs(y_g - x_gx) <= TOLERANCE[dtype] * size, "in x"
+    assert abs(y_g - w_gw) <= TOLERANCE[dtype] * size, "in w"
+
+
+def test_a_wrong_adjoint_is_noticed():
+    """Conv5 with a row or a column lost: far outside the tolerance, in float32 too."""
+    rng = np.random.default_rng(0)
+    x, w, b, g = (images(rng, 384, 13, 13, "float32"), rng.standard_normal((256, 192, 3, 3), "float32"),
+                  rng.standard_normal(256, "float32"), images(rng, 256, 13, 13, "float32"))
+    y_g, x_gx, _, size = both_ways(LastRowLost((1, 1), (1, 1), 2), x, w, b, g)
+    assert abs(y_g - x_gx) > 100 * TOLERANCE["float32"] * size
+    y_g, _, w_gw, size = both_ways(LastColumnOfFiltersLost((1, 1), (1, 1), 2), x, w, b, g)
+    assert abs(y_g - w_gw) > 100 * TOLERANCE["float32"] * size
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_max_pool2d(pool):
+    """Once the winners are known, a pool only copies: whole numbers agree to the last bit."""
+    C, H, W, K, S, P, ceil_mode = POOLS[pool]
+    rng = np.random.default_rng(0)
+    x = Tensor(np.round(100 * images(rng, C, H, W)), requires_grad=True)
+    y = MaxPool2d((K, K), (S, S), (P, P), ceil_mode)(x)
+    g = np.round(10 * rng.standard_normal(y.shape))
+    y.backward(g)
+    assert inner(y.data, g) == inner(x.data, x.grad) != 0
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2, two groups", "conv5, two groups"])
+def test_im2col(layer):
+    C, H, W, _, _, KH, KW, S, P, _ = LAYERS[layer]
+    rng = np.random.default_rng(0)
+    x = np.round(10 * rng.standard_normal((N, H + 2 * P, W + 2 * P, C)))
+    columns = im2col(x, KH, KW, S, S)
+    g = np.round(10 * rng.standard_normal(columns.shape))
+    assert inner(columns, g) == inner(x, col2im(g, *x.shape, KH, KW, S, S)) != 0
+
+
+@pytest.mark.parametrize(("variant", "convolutions"), [
+    ("one-tower", ["conv1", "conv2, one tower", "conv3", "conv4, one tower", "conv5, one tower"]),
+    ("paper", ["conv1", "conv2, two groups", "conv3", "conv4, two groups", "conv5, two groups"]),
+])
+def test_these_are_the_layers_of_alexnet(variant, convolutions, monkeypatch):
+    """The table above is what examples/alexnet.py builds."""
+    class Shapes(Hook):
+        def __init__(self):
+            self.seen = []
+
+        def before_forward(self, function, arrays):
+            if isinstance(function, Conv2d):
+                x, w, _ = arrays
+                self.seen.append((*x.shape[1:], *w.shape, function.stride[0], function.padding[0], function.groups))
+
+    monkeypatch.setattr(init, "normal", lambda p, std: p.data.fill(0))          # 60 million numbers that do not matter here
+    network = alexnet.alexnet(variant, num_classes=1)
+    features = nn.Sequential(*list(network)[:network.names.index("flatten")])
+    with Shapes() as shapes:
+        features(Tensor(np.zeros((1, 3, 227, 227), np.float32)))
+    assert shapes.seen == [LAYERS[name] for name in convolutions]

@@ -1,0 +1,555 @@
+"""The engine: gradients add up where a tensor is used twice, memory goes when it is no longer needed, and misuse is named."""
+
+import gc
+import math
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import minicnn as mc
+from minicnn import Function, Tensor, nn, no_grad, ops, optim
+from minicnn.autograd import Hook, hooks
+from minicnn.backend import gpu_problem
+
+
+def leaf(*numbers, dtype=np.float64):
+    return Tensor(np.array(numbers, dtype), requires_grad=True)
+
+
+class Double(Function):
+    """y = 2x, saving its answer, which it does not need."""
+
+    def forward(self, x):
+        y = 2 * x
+        return y, (y,)
+
+    def backward(self, gy, y):
+        return 2 * gy
+
+
+# Adding up
+
+def test_a_tensor_used_twice_gets_both_gradients():
+    x = leaf(3.0)
+    (x * x + x).backward([1])
+    assert x.grad.tolist() == [7]
+
+
+def test_a_tensor_used_twice_by_one_op():
+    a = Tensor(np.arange(4.0).reshape(2, 2), requires_grad=True)
+    (a @ a).backward(np.ones((2, 2)))
+    one = np.ones((2, 2))
+    assert np.array_equal(a.grad, one @ a.data.T + a.data.T @ one)
+
+
+def test_a_diamond():
+    """Both ways from x to y end in one node, which waits for both: y = (2x)^2 * e^(2x)."""
+    x = leaf(0.5)
+    middle = Double()(x)
+    (middle ** 2 * ops.exp(middle)).backward([1])
+    assert x.grad[0] == pytest.approx(2 * (2 * 1 + 1) * math.e)
+
+
+def test_diamonds_in_a_row():
+    """Forty diamonds have 2^40 paths; each node is walked through once."""
+    x = y = leaf(1.0)
+    for _ in range(40):
+        y = y + y
+    y.backward([1])
+    assert x.grad.tolist() == [2.0 ** 40]
+
+
+def test_a_short_way_and_a_long_way():
+    """The gradient of the long way arrives late; x's op waits for it."""
+    x = leaf(1.0)
+    once = Double()(x)
+    long_way = once
+    for _ in range(5):
+        long_way = Double()(long_way)
+    (once + long_way).backward([1])
+    assert x.grad.tolist() == [2 * (1 + 32)]
+
+
+def test_ten_thousand_ops_in_a_row():
+    """No recursion, neither on the way back nor when the graph is freed."""
+    x = y = leaf(1.0)
+    for _ in range(10_000):
+        y = y + 1
+    y.backward([5])
+    del y
+    assert x.grad.tolist() == [5]
+
+
+def test_two_backwards_add_up():
+    x = leaf(1.0, 2.0)
+    (x * 3).sum().backward()
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [3 + 2, 3 + 4]
+
+
+def test_only_leaves_that_ask_get_a_gradient():
+    x, fixed = leaf(1.0), Tensor(np.array([2.0]))
+    middle = x * fixed
+    (middle * 3).backward([1])
+    assert x.grad.tolist() == [6]
+    assert fixed.grad is None
+    assert middle.grad is None
+
+
+def test_what_nobody_needs_is_not_computed():
+    x, w = Tensor(np.ones((1, 1, 3, 3))), Tensor(np.ones((1, 1, 2, 2)), requires_grad=True)
+    gradients = []
+
+    class Collect(Hook):
+        def after_backward(self, function, gy, gxs):
+            gradients.extend(gxs)
+
+    with Collect():
+        ops.conv2d(x, w).sum().backward()
+    assert gradients[-2] is None                # x's
+    assert x.grad is None
+    assert w.grad.tolist() == [[[[4, 4], [4, 4]]]]
+
+
+@pytest.mark.parametrize("number", [
+    lambda x: x.mean(), lambda x: x.sum(), lambda x: x[0, 1], lambda x: ops.cross_entropy(x, [0, 2]), lambda x: (-x.sum()) ** 2,
+    lambda x: ops.exp(x[1, 1]), lambda x: ops.log(x.sum()), lambda x: ops.tanh(x.mean()), lambda x: ops.sigmoid(x.mean()),
+    lambda x: x.sum() / x.mean(), lambda x: x.sum().reshape(1, 1).transpose(), lambda x: x.reshape(6)[2].reshape(()), lambda x: x.mean().mean(),
+    lambda x: x[0, 0] - x[1, 2], lambda x: ops.dropout(x.mean(), 0.5, rng=mc.random.generator(mc.random.SAMPLES, 1)),
+])
+@pytest.mark.parametrize("use", [lambda x, n: x + n, lambda x, n: n - x, lambda x, n: x * n, lambda x, n: n / x])
+def test_a_number_that_came_from_an_array_and_goes_into_one(number, use):
+    """As in x - x.mean(): the gradient of the number is a sum over the array, and every op has to take it."""
+    x = np.array([[1.0, 2.5, 0.7], [1.8, 0.4, 1.1]])
+    mc.gradcheck(lambda x: use(x, number(x)), x)
+
+
+# Memory
+
+@pytest.fixture
+def no_collector():
+    """The garbage collector off: what is freed is freed because nothing points to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_graph_is_freed_with_its_last_tensor():
+    x, w = Tensor(np.ones((2, 1, 6, 6)), requires_grad=True), Tensor(np.ones((2, 1, 3, 3)), requires_grad=True)
+    y = ops.relu(ops.conv2d(x, w))
+    loss = ops.max_pool2d(ops.local_response_norm(y), 2).sum()
+    watched = [weakref.ref(y), weakref.ref(y.data), weakref.ref(y.node), weakref.ref(loss.node), weakref.ref(loss.node.inputs[0])]
+    del y
+    assert watched[1]() is not None             # LRN keeps it for backward
+    del loss
+    assert [ref() for ref in watched] == [None] * 5
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_after_backward_a_graph_is_freed_too():
+    x = leaf(1.0)
+    y = Double()(Double()(x))
+    nodes = [weakref.ref(y.node), weakref.ref(y.node.inputs[0])]
+    y.backward([1])
+    del y
+    assert [ref() for ref in nodes] == [None, None]
+    assert x.grad.tolist() == [4]
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_was_saved_is_dropped_as_backward_passes():
+    """While the first op's backward runs, the second op's array is gone already."""
+    alive = []
+
+    class Look(Double):
+        def backward(self, gy, y):
+            alive.append(saved_by_the_second() is not None)
+            return 2 * gy
+
+    x = leaf(1.0)
+    second = Double()
+    y = second(Look()(x))
+    saved_by_the_second = weakref.ref(second.saved[0])
+    root = y * 1
+    del y, second
+    assert saved_by_the_second() is not None
+    root.backward([1])
+    assert alive == [False]
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_under_no_grad_nothing_is_recorded_and_nothing_saved():
+    x = leaf(1.0)
+    with no_grad():
+        middle = Double()(x)
+        answer = ops.exp(middle)
+    array = weakref.ref(middle.data)
+    del middle
+    assert array() is None
+    assert not answer.requires_grad
+    assert answer.node is None
+    with pytest.raises(RuntimeError, match="backward: this tensor does not depend on any tensor with requires_grad=True$"):
+        answer.sum().backward()
+
+
+def test_no_grad_ends_with_its_block_and_with_an_error():
+    x = leaf(1.0)
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert (x * 2).requires_grad
+    with no_grad():
+        with no_grad():
+            pass
+        assert not (x * 2).requires_grad
+
+
+def test_no_grad_holds_for_its_own_thread():
+    x, seen = leaf(1.0), []
+    with no_grad():
+        thread = threading.Thread(target=lambda: seen.append((x * 2).requires_grad))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_constants_leave_no_graph():
+    y = ops.relu(Tensor(np.ones(3)) * 2)
+    assert not y.requires_grad
+    assert y.node is None
+
+
+# Arrays that must not be shared
+
+def shared(*arrays):
+    return [(i, j) for i, a in enumerate(arrays) for j, b in enumerate(arrays) if i < j and np.shares_memory(a, b)]
+
+
+class SameForBoth(Function):
+    """y = a + b, whose backward returns one new array for both."""
+
+    def forward(self, a, b):
+        return a + b, ()
+
+    def backward(self, gy):
+        gx = gy * 1
+        return gx, gx
+
+
+@pytest.mark.parametrize("combine", [
+    lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a.reshape(2, 1).reshape(2) + b, lambda a, b: a[::-1] + b.reshape(2),
+    lambda a, b: (a + b).reshape(1, 2).transpose().reshape(2), lambda a, b: a + (b + a), lambda a, b: SameForBoth()(a, b),
+])
+def test_leaf_gradients_share_no_memory(combine):
+    """Whoever changes one gradient in place, as clipping does, changes no other, nor the array that was passed to backward."""
+    a, b, g = leaf(1.0, 2.0), leaf(3.0, 4.0), np.array([1.0, 10.0])
+    combine(a, b).backward(g)
+    assert shared(a.grad, b.grad, g, a.data, b.data) == []
+    assert a.grad.flags.writeable
+    assert b.grad.flags.writeable
+
+
+def test_gradients_of_a_sum_can_be_changed():
+    a = leaf(1.0, 2.0)
+    a.sum().backward()
+    a.grad *= 2
+    assert a.grad.tolist() == [2, 2]
+
+
+def test_a_leaf_as_root_keeps_a_copy():
+    x, g = leaf(1.0, 2.0), np.array([3.0, 4.0])
+    x.backward(g)
+    assert x.grad.tolist() == [3, 4]
+    assert shared(x.grad, g) == []
+    x.backward(g)
+    assert x.grad.tolist() == [6, 8]
+
+
+# The cotangent
+
+def test_backward_of_a_number_starts_from_one():
+    x = leaf(2.0)
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [4]
+    x = leaf(2.0)
+    (x * x).backward()                  # one number in an array is a number too
+    assert x.grad.tolist() == [4]
+
+
+def test_backward_takes_an_array_a_list_or_a_tensor():
+    for g in (np.array([1.0, 2.0]), [1, 2], np.array([1, 2]), np.array([1, 2], np.float32), Tensor(np.array([1.0, 2.0]))):
+        x = leaf(3.0, 4.0)
+        (x * x).backward(g)
+        assert x.grad.tolist() == [6, 16]
+        assert x.grad.dtype == np.float64
+
+
+def test_a_cotangent_of_another_dtype_leaves_float32_alone():
+    for g in (np.array([1.0, 2.0]), Tensor(np.array([1.0, 2.0]))):
+        x = leaf(3.0, 4.0, dtype=np.float32)
+        (x * x).backward(g)
+        assert x.grad.dtype == np.float32
+
+
+def test_backward_without_a_number_is_refused():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match=r"backward: only a single number has a gradient of its own; this tensor has shape \(2,\). Reduce it"):
+        (x * x).backward()
+    with pytest.raises(ValueError, match=r"backward: grad has shape \(3,\), the tensor \(2,\)"):
+        (x * x).backward([1, 2, 3])
+    with pytest.raises(RuntimeError, match="backward: this tensor does not depend on any tensor with requires_grad=True$"):
+        Tensor(np.ones(1)).backward()
+    with no_grad(), pytest.raises(RuntimeError, match=r"requires_grad=True \(backward was called under no_grad\)"):
+        (x * x).sum().backward()
+    assert x.grad is None
+
+
+def test_backward_twice_through_one_graph_is_refused():
+    x = leaf(1.0)
+    y = ops.exp(Double()(x))
+    y.backward([1])
+    with pytest.raises(RuntimeError, match=r"Exp: backward\(\) has been through this graph already, .* run the forward pass again"):
+        y.backward([1])
+    y = Double()(x)
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match=r"Double: backward\(\) has been through this graph already"):
+        (y * 2).sum().backward()        # a new graph, over an old part
+    y = x + 1                           # an op that saves nothing is used up as well
+    y.backward([1])
+    with pytest.raises(RuntimeError, match=r"Add: backward\(\) has been through this graph already"):
+        y.backward([1])
+
+
+# Ops that are wrong
+
+class Returns(Function):
+    """y = a * b, whose backward returns what it was made with."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def forward(self, a, b):
+        return a * b, ()
+
+    def backward(self, gy):
+        return self.result
+
+
+G = np.ones(2)
+
+
+@pytest.mark.parametrize(("result", "message"), [
+    (G, "Returns.backward returned 1 gradients for 2 inputs"),
+    ((G, G, G), "Returns.backward returned 3 gradients for 2 inputs"),
+    ((G, np.ones(3)), r"Returns.backward returned a gradient of shape \(3,\) and dtype float64 for input 1 of shape \(2,\) and dtype float64"),
+    ((np.ones((1, 2)), G), r"Returns.backward returned a gradient of shape \(1, 2\) and dtype float64 for input 0 of shape \(2,\)"),
+    ((G, G.astype(np.float32)), r"Returns.backward returned a gradient of shape \(2,\) and dtype float32 for input 1 of shape \(2,\) and"),
+    ((G, None), "Returns.backward returned no gradient for input 1, which needs one"),
+    (None, "Returns.backward returned 1 gradients for 2 inputs"),
+])
+def test_a_backward_that_returns_the_wrong_thing_is_named(result, message):
+    y = Returns(result)(leaf(1.0, 2.0), leaf(3.0, 4.0))
+    with pytest.raises(RuntimeError, match=message):
+        y.backward([1, 1])
+
+
+def test_none_is_right_where_no_gradient_is_needed():
+    a = leaf(1.0, 2.0)
+    Returns((G, None))(a, Tensor(np.ones(2))).backward([1, 1])
+    assert a.grad.tolist() == [1, 1]
+
+
+def test_an_op_without_a_part_is_named():
+    class Nothing(Function):
+        pass
+
+    class OnlyForward(Function):
+        def forward(self, x):
+            return x, ()
+
+    with pytest.raises(NotImplementedError, match="Nothing has no forward"):
+        Nothing()(leaf(1.0))
+    with pytest.raises(NotImplementedError, match="OnlyForward has no backward"):
+        OnlyForward()(leaf(1.0)).backward()
+
+
+def test_an_instance_is_used_once():
+    double = Double()
+    double(leaf(1.0))
+    with pytest.raises(RuntimeError, match="Double: an instance of a Function is one node of one graph; make a new one for each call"):
+        double(leaf(1.0))
+
+
+def test_mixed_dtypes_are_refused():
+    with pytest.raises(TypeError, match=r"Add: its inputs have different dtypes \(float64, float32\); convert one, for instance Tensor"):
+        leaf(1.0) + leaf(1.0, dtype=np.float32)
+
+
+# Hooks
+
+class Diary(Hook):
+    """Writes down what it is shown."""
+
+    def __init__(self):
+        self.lines = []
+
+    def before_module(self, module, inputs):
+        self.lines.append(f"{type(module).__name__} {inputs[0].shape}")
+
+    def after_module(self, module, inputs, output):
+        self.lines.append(f"{type(module).__name__} gave {output.shape}")
+
+    def before_forward(self, function, arrays):
+        self.lines.append(f"forward {function} of {len(arrays)}")
+
+    def after_forward(self, function, arrays, y, saved):
+        self.lines.append(f"{function} saved {len(saved)}")
+
+    def before_backward(self, function, gy):
+        self.lines.append(f"backward {function}")
+
+    def after_backward(self, function, gy, gxs):
+        self.lines.append(f"{function} returned {len(gxs)}")
+
+
+def test_hooks_see_everything_in_order():
+    x = leaf([1.0, -1.0])
+    with Diary() as diary:
+        nn.ReLU()(x * 2).sum().backward()
+    assert diary.lines == [
+        "forward Mul of 2", "Mul saved 2", "ReLU (1, 2)", "forward ReLU of 1", "ReLU saved 1", "ReLU gave (1, 2)", "forward Sum of 1", "Sum saved 0",
+        "backward Sum", "Sum returned 1", "backward ReLU", "ReLU returned 1", "backward Mul", "Mul returned 2"]
+
+
+def test_hooks_are_gone_after_their_block():
+    diary = Diary()
+    with pytest.raises(KeyError), diary, Diary():
+        raise KeyError
+    assert hooks() == []
+    leaf(1.0) + 1
+    assert diary.lines == []
+
+
+def test_under_no_grad_hooks_see_that_nothing_is_saved():
+    with no_grad(), Diary() as diary:
+        ops.exp(leaf(1.0))
+    assert diary.lines == ["forward Exp of 1", "Exp saved 0"]
+
+
+# Tensors
+
+def test_integers_have_no_gradient():
+    assert Tensor(np.arange(3)).dtype == np.int64
+    with pytest.raises(TypeError, match=r"Tensor: only float32 and float64 have gradients, not int64; use array.astype\('float32'\)"):
+        Tensor(np.arange(3), requires_grad=True)
+    with pytest.raises(TypeError, match="only float32 and float64 have gradients, not float16"):
+        Tensor(np.ones(3, np.float16), requires_grad=True)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [
+    (1.5, np.float32), ([[1, 2.5]], np.float32), (3, np.int64), ([1, 2], np.int64), (np.float64(1.5), np.float64), (np.ones(2), np.float64),
+    (np.ones(2, np.float32), np.float32), (True, np.bool_),
+])
+def test_what_a_tensor_is_made_of(value, dtype):
+    assert Tensor(value).dtype == dtype
+    assert np.array_equal(Tensor(value).data, value)
+
+
+def test_an_array_is_kept_as_it_is():
+    array = np.zeros((2, 3)).T
+    assert Tensor(array).data is array
+    assert Tensor(array).numpy() is array
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match=r"Tensor\(tensor\): pass its .data, or use .detach\(\)"):
+        Tensor(leaf(1.0))
+    with pytest.raises(TypeError, match="Tensor: an array of numbers is wanted, not dtype <U3"):
+        Tensor("abc")
+    with pytest.raises(TypeError, match="Tensor: an array of numbers is wanted, not dtype complex128"):
+        Tensor(np.ones(2, complex))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_and_numbers_on_either_side(dtype):
+    """A number, NumPy's too, takes the tensor's dtype; an array beside it keeps its own."""
+    a, b = np.array([1, 2], dtype), np.array([4, 8], dtype)
+    for other in (b, 4, 4.0, np.float64(4), np.float32(4), np.int64(4), True):
+        x = Tensor(a, requires_grad=True)
+        for y, wanted in ((x + other, a + other), (other + x, other + a), (x - other, a - other * 1), (other - x, other * 1 - a),
+                          (x * other, a * other), (other * x, other * a), (x / other, a / other), (other / x, other / a)):
+            assert isinstance(y, Tensor)
+            assert y.dtype == dtype
+            assert y.requires_grad
+            np.testing.assert_allclose(y.data, wanted, rtol=1e-6)
+    m = np.eye(2, dtype=dtype) * 3
+    assert np.array_equal((m @ Tensor(m)).data, m @ m)
+    assert np.array_equal((Tensor(m) @ m).data, m @ m)
+
+
+def test_detach_leaves_the_graph_and_keeps_the_array():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    cut = y.detach()
+    assert cut.data is y.data
+    assert not cut.requires_grad
+    (cut * x).sum().backward()
+    assert x.grad.tolist() == [2, 4]            # as if 2x were a constant
+
+
+def test_item_and_len():
+    assert Tensor(np.array([[2.5]])).item() == 2.5
+    assert type(Tensor(np.float32(2.5)).item()) is float
+    with pytest.raises(ValueError, match=r"item: this tensor holds 2 numbers \(shape \(2,\)\)"):
+        leaf(1.0, 2.0).item()
+    assert len(leaf(1.0, 2.0, 3.0)) == 3
+
+
+def test_a_tensor_is_neither_true_nor_false():
+    with pytest.raises(TypeError, match=r"a Tensor is neither true nor false; compare .data or .item\(\)"):
+        bool(leaf(1.0))
+
+
+def test_repr_says_where_it_came_from():
+    x = leaf(1.0)
+    assert repr(x) == "Tensor([1.], shape=(1,), float64, cpu, requires_grad=True)"
+    assert repr(x * 2) == "Tensor([2.], shape=(1,), float64, cpu, made by Mul)"
+    assert repr(x.detach()) == "Tensor([1.], shape=(1,), float64, cpu)"
+
+
+def test_device_names():
+    x = leaf(1.0)
+    assert x.device == "cpu"
+    assert x.to("cpu") is x
+    for name in ("cuda", "GPU", "gpu:", "gpu:x", "", None, 0):
+        with pytest.raises(ValueError, match='device is "cpu", "gpu" or "gpu:1", not '):
+            x.to(name)
+        if name is not None:
+            with pytest.raises(ValueError, match='device is "cpu", "gpu" or "gpu:1", not '):
+                Tensor(np.ones(1), device=name)
+
+
+@pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU")
+def test_without_a_gpu_one_is_told_what_to_do():
+    for act in (lambda: leaf(1.0).to("gpu"), lambda: Tensor(np.ones(2), device="gpu:1"), lambda: nn.Linear(2, 2).to("gpu")):
+        with pytest.raises(RuntimeError, match=r"^no GPU: CuPy .*(Run|Install)"):
+            act()
+    assert not mc.has_gpu()
+
+
+# A step of training
+
+def test_numpys_global_generator_is_left_alone():
+    before = np.random.get_state()              # noqa: NPY002
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 3))
+    step = optim.SGD(model.parameters(), lr=0.1)
+    ops.cross_entropy(model(Tensor(np.ones((2, 1, 4, 4), np.float32))), [0, 2]).backward()
+    step.step()
+    mc.gradcheck(ops.tanh, np.ones(2))
+    after = np.random.get_state()               # noqa: NPY002
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+    assert before[2:] == after[2:]

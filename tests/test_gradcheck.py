@@ -1,0 +1,244 @@
+"""The gradient check: it accepts what is right, refuses what is wrong and says where, and does not fool itself."""
+
+import numpy as np
+import pytest
+from check import apart, values
+
+import minicnn as mc
+from minicnn import Function, GradcheckError, Tensor, gradcheck, ops, random
+
+
+class Square(Function):
+    def forward(self, x):
+        return x * x, (x,)
+
+    def backward(self, gy, x):
+        return 2 * gy * x
+
+
+class WrongAt(Square):
+    """Right but for one entry, whose gradient is `factor` times what it should be."""
+
+    def __init__(self, where, factor):
+        self.where, self.factor = where, factor
+
+    def backward(self, gy, x):
+        gx = 2 * gy * x
+        gx[self.where] *= self.factor
+        return gx
+
+
+# What is right
+
+@pytest.mark.parametrize("x", [values((2, 3))[0], values((300,))[0], np.array(0.5)])
+def test_a_right_backward_passes(x):
+    report = gradcheck(lambda x: Square()(x), x)
+    assert report.worst.error < 1e-8
+    assert report.compared >= x.size if x.size < 10 else 20
+    assert report.kinks == 0
+    assert f"{report.compared} comparisons; worst input 0" in str(report)
+
+
+def test_inputs_may_be_an_array_a_tensor_or_a_list_and_stay_as_they_are():
+    a, b = values((2, 3), (3, 2))
+    before = a.copy(), b.copy()
+    for inputs in ([a, b], (a, Tensor(b)), [Tensor(a.astype(np.float32)), b]):
+        gradcheck(ops.matmul, inputs)
+    gradcheck(ops.tanh, a)
+    gradcheck(ops.tanh, Tensor(a))
+    assert np.array_equal(a, before[0])
+    assert np.array_equal(b, before[1])
+
+
+def test_the_seed_is_left_alone():
+    state = random.state()
+    gradcheck(ops.tanh, values((2, 2))[0])
+    assert random.state() == state
+
+
+def test_a_whole_network_passes():
+    """Two convolutions, LRN, pool and loss in one: about 500 numbers, so along random directions and at chosen entries."""
+    x, w1, w2 = values((2, 2, 7, 7), (4, 2, 3, 3), (3, 16))
+    x[...] = apart(*x.shape) / 5
+
+    def loss(x, w1, w2):
+        y = ops.local_response_norm(ops.tanh(ops.conv2d(x, w1)), alpha=1.0)
+        return ops.cross_entropy(ops.linear(ops.flatten(ops.max_pool2d(y, 3, 2)), w2), [2, 0])
+
+    gradcheck(loss, [x, w1, w2])
+
+
+# What is wrong
+
+def test_the_worst_entry_is_named_with_both_values_and_their_ratio():
+    x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    with pytest.raises(GradcheckError) as refused:
+        gradcheck(lambda x: WrongAt((1, 2), 0.5)(x), x)
+    worst = refused.value.report.worst
+    assert worst.where == "input 0 at [1, 2], output 5"
+    assert worst.analytic == pytest.approx(6)
+    assert worst.numeric == pytest.approx(12)
+    assert worst.error == pytest.approx(0.5)
+    assert str(refused.value).startswith("gradcheck: backward is not the derivative of forward. ")
+    assert "input 0 at [1, 2], output 5: backward says 6, forward says 12 (ratio 0.5, error 5.0e-01)" in str(refused.value)
+
+
+def test_the_input_is_named():
+    class Product(Function):
+        def forward(self, a, b):
+            return a * b, (a, b)
+
+        def backward(self, gy, a, b):
+            return gy * b, gy * b
+
+    with pytest.raises(GradcheckError, match=r"worst input 1 at \[\d\], output \d: backward says"):
+        gradcheck(lambda a, b: Product()(a, b), values((4,), (4,)))
+
+
+@pytest.mark.parametrize("where", [(0, 0), (41, 17), (99, 49)])
+def test_one_wrong_entry_among_five_thousand_is_noticed(where):
+    """Every random direction has a part of it; an entry or a direction is named."""
+    with pytest.raises(GradcheckError, match=r"worst input 0 (at \[\d+, \d+\]|along random direction \d): backward says") as refused:
+        gradcheck(lambda x: WrongAt(where, 2)(x), values((100, 50))[0])
+    assert refused.value.report.compared < 100
+
+
+def test_a_large_function_wrong_in_its_largest_entry_names_it():
+    x, = values((100, 50))
+    x[41, 17] = 1000
+    with pytest.raises(GradcheckError, match=r"worst input 0 at \[41, 17\]: backward says .* \(ratio 2, "):
+        gradcheck(lambda x: WrongAt((41, 17), 2)(x), x)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 1 - 1e-5, -1, 0])
+def test_a_small_error_is_an_error(factor):
+    with pytest.raises(GradcheckError, match="backward is not the derivative"):
+        gradcheck(lambda x: WrongAt(..., factor)(x), values((3, 3))[0])
+
+
+def test_the_tolerance_is_the_callers():
+    x, = values((3, 3))
+    gradcheck(lambda x: WrongAt(..., 1.001)(x), x, tolerance=0.01)
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: WrongAt(..., 1.001)(x), x, tolerance=0.0001)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_no_number_is_an_error(bad):
+    with pytest.raises(GradcheckError, match=f"backward says {bad}"):
+        gradcheck(lambda x: WrongAt((1, 1), bad)(x), values((3, 3))[0])
+
+
+def test_a_cotangent_of_ones_would_not_have_noticed():
+    """Softmax whose backward is 0: for a cotangent of ones that is right, so the check draws its own."""
+    class Nothing(ops.softmax(Tensor(np.ones((1, 2)), requires_grad=True)).node.__class__):
+        def backward(self, gy, p):
+            return gy * 0
+
+    x, = values((2, 4))
+    t = Tensor(x, requires_grad=True)
+    ops.softmax(t).backward(np.ones((2, 4)))
+    assert np.allclose(t.grad, 0, atol=1e-15)
+    with pytest.raises(GradcheckError, match="backward says 0, forward says"):
+        gradcheck(lambda x: Nothing()(x), x)
+
+
+def test_errors_that_cancel_in_the_sum_are_noticed():
+    """Each entry's gradient goes to its neighbour: the sum over all entries is right, no single one is."""
+    class Shifted(Square):
+        def backward(self, gy, x):
+            return np.roll(2 * gy * x, 1)
+
+    with pytest.raises(GradcheckError, match="backward is not the derivative"):
+        gradcheck(lambda x: Shifted()(x), values((5,))[0])
+
+
+# Nothing to see
+
+@pytest.mark.parametrize("nothing", [
+    lambda x: x * 0 + 1,
+    lambda x: ops.softmax(x).sum(),                 # always the number of rows
+    lambda x: x.detach() * 2,
+    lambda x: x * 1e-12 + 1,
+], ids=["times 0", "sum of softmax", "detached", "tiny"])
+def test_a_check_that_sees_nothing_fails(nothing):
+    def fn(x):
+        y = nothing(x)
+        return y if y.requires_grad else y + 0 * x
+
+    with pytest.raises(GradcheckError, match=r"nothing to see: every gradient of input 0 is below the noise") as refused:
+        gradcheck(fn, np.array([[0.3, -0.2, 0.5]]) if nothing is not None else None)
+    assert refused.value.report is None
+
+
+def test_an_input_that_is_not_used_is_named():
+    with pytest.raises(GradcheckError, match=r"every gradient of input 1 is below the noise, so a wrong backward would pass. Does fn use"):
+        gradcheck(lambda a, b: a * 2, values((3,), (3,)))
+
+
+# Kinks
+
+def test_a_kink_is_left_out_and_counted():
+    x = np.array([0.0, 1.0, -1.0, 2.0, 0.5])
+    report = gradcheck(ops.relu, x)
+    assert report.kinks == 1
+    assert ", 1 left out at kinks; worst" in str(report)
+
+
+def test_near_a_kink_too():
+    """A kink between the points of the difference: a thousandth or half a step away."""
+    for near in (1e-8, 4e-6, -4e-6, 6e-6):
+        assert gradcheck(ops.relu, np.array([near, 1.0, -1.0, 0.5])).kinks == 1
+
+
+def test_a_tie_in_a_pool_is_left_out():
+    x = apart(1, 1, 2, 4)
+    x[0, 0, 0, 0] = x[0, 0, 1, 1] = 2          # in the left window, both are the largest
+    assert gradcheck(lambda x: ops.max_pool2d(x, 2), x).kinks == 2
+
+
+def test_a_kink_excuses_nothing_else():
+    class Wrong(ops.relu(Tensor(np.ones(1), requires_grad=True)).node.__class__):
+        def backward(self, gy, y):
+            return gy
+
+    with pytest.raises(GradcheckError, match=r", 1 left out at kinks; worst input 0 at \[2\], output 2: backward says 1, forward says 0"):
+        gradcheck(lambda x: Wrong()(x), np.array([0.0, 1.0, -1.0, 2.0]))
+
+
+def test_too_many_kinks_fail():
+    with pytest.raises(GradcheckError, match="3 of 4 places of input 0 lie on a kink, where there is no derivative; move the inputs apart"):
+        gradcheck(ops.relu, np.array([0.0, 0.0, 0.0, 1.0]))
+
+
+def test_strong_curvature_is_no_kink():
+    """x^3 near 0 and e^(10x) bend sharply; but left and right slope come together as the step shrinks."""
+    assert gradcheck(lambda x: x ** 3, np.array([1e-7, 0.1, 1.0])).kinks == 0
+    assert gradcheck(lambda x: ops.exp(10 * x), np.array([-1.0, 0.0, 0.5])).kinks == 0
+
+
+# Functions that cannot be checked
+
+def test_randomness_is_refused():
+    with pytest.raises(GradcheckError, match=r"two calls of fn with the same inputs gave different answers; fix its randomness \(for dropout"):
+        gradcheck(lambda x: ops.dropout(x, 0.5), np.ones(50))
+    gradcheck(lambda x: ops.dropout(x, 0.5, rng=random.generator(random.SAMPLES, 1)), np.ones(50))
+
+
+def test_a_function_that_loses_digits_is_refused():
+    class Lossy(Square):
+        def forward(self, x):
+            return (x * x).astype(np.float32), (x,)
+
+    with pytest.raises(GradcheckError, match="fn returned float32 for float64 inputs; it loses the digits the check needs"):
+        gradcheck(lambda x: Lossy()(x), np.ones(3))
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(GradcheckError, match="fn returned values that are not finite"), np.errstate(divide="ignore"):
+        gradcheck(ops.log, np.array([0.0, 1.0]))
+
+
+def test_it_is_an_assertion_and_part_of_the_public_api():
+    assert issubclass(mc.GradcheckError, AssertionError)
+    assert mc.gradcheck is gradcheck

@@ -1,0 +1,216 @@
+"""The training program does what it says, from the command line, as a user runs it."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minicnn as mc
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = ["--batch-size", "8"]
+
+
+def run(*args, cwd=None):
+    """The program in a process of its own: (exit code, what it printed, what it complained)."""
+    result = subprocess.run([sys.executable, "-W", "error", ROOT / "examples" / "train_alexnet.py", *map(str, args)], cwd=cwd, text=True,
+                            capture_output=True, env={**os.environ, "COLUMNS": "120"}, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(out):
+    return mc.load_checkpoint(out / "checkpoint.npz")
+
+
+def same(a, b):
+    """Equal to the last bit, at every leaf."""
+    np.testing.assert_equal(a, b)
+    return True
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of crops of the photographs, train and val."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for name, photo in mc.data.photos()[:2]:
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                top, left = rng.integers(0, photo.shape[0] - 120), rng.integers(0, photo.shape[1] - 120)
+                Image.fromarray(photo[top:top + 120, left:left + 120]).save(root / split / name / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of seven steps without a pause."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    code, stdout, stderr = run("--steps", 7, *SMALL, "--out", out)
+    assert code == 0, stderr
+    return out, stdout, stderr
+
+
+def test_what_a_run_leaves(straight):
+    out, stdout, stderr = straight
+    assert sorted(os.listdir(out)) == ["checkpoint.npz", "curves.png", "filters.png", "log.jsonl"]
+    log = records(out)
+    assert [r["kind"] for r in log] == ["train"] * 7 + ["val"]
+    assert log[0]["loss"] == pytest.approx(math.log(10), abs=0.3)           # it begins with no opinion
+    assert [r["step"] for r in log] == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert 0 <= log[-1]["top1"] <= log[-1]["top5"] <= 100
+    assert "images/s" in stderr
+    assert "loss" in stderr
+    assert f"top-1 {log[-1]['top1']:.2f} %, top-5 {log[-1]['top5']:.2f} % of 2000 images" in stdout
+    for picture, least in (("curves.png", 600), ("filters.png", 300)):
+        with Image.open(out / picture) as image:
+            pixels = np.asarray(image.convert("L"))
+        assert min(pixels.shape) > least / 3
+        assert pixels.shape[1] > least
+        assert len(np.unique(pixels)) > 30                                  # something is drawn
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(straight, tmp_path):
+    assert run("--steps", 7, *SMALL, "--out", tmp_path / "again")[0] == 0
+    assert run("--steps", 7, *SMALL, "--out", tmp_path / "other", "--seed", 1)[0] == 0
+    again, other = weights(tmp_path / "again"), weights(tmp_path / "other")
+    assert same(again, weights(straight[0]))
+    assert not np.array_equal(again["model"]["fc8.weight"], other["model"]["fc8.weight"])
+
+
+def test_resume_continues_bit_for_bit(straight, tmp_path):
+    """Seven steps straight, or three, a new process, two more, a new process, and the rest."""
+    out = tmp_path / "parts"
+    assert run("--steps", 3, *SMALL, "--out", out)[0] == 0
+    assert not np.array_equal(weights(out)["model"]["fc8.weight"], weights(straight[0])["model"]["fc8.weight"])
+    assert run("--resume", out, "--steps", 5)[0] == 0
+    assert run("--resume", out / "checkpoint.npz", "--steps", 7)[0] == 0
+    assert same(weights(out), weights(straight[0]))
+    losses = {r["step"]: r["loss"] for r in records(out) if r["kind"] == "train"}
+    assert losses == {r["step"]: r["loss"] for r in records(straight[0]) if r["kind"] == "train"}
+
+
+def test_the_seed_of_dropout_matters_for_resume(straight, tmp_path):
+    """A negative control: with the count of dropout masks not restored, the runs part."""
+    out = tmp_path / "forgetful"
+    assert run("--steps", 3, *SMALL, "--out", out)[0] == 0
+    contents = weights(out)
+    contents["random"]["dropout"] = 0
+    mc.save_checkpoint(out / "checkpoint.npz", **contents)
+    assert run("--resume", out, "--steps", 7)[0] == 0
+    assert not np.array_equal(weights(out)["model"]["fc8.weight"], weights(straight[0])["model"]["fc8.weight"])
+
+
+def test_resume_across_an_epoch_and_a_drop_of_the_rate(photos, tmp_path):
+    common = ["--arch", "mini", "--data", photos, "--batch-size", 4, "--epochs", 3]
+    assert run(*common, "--out", tmp_path / "a")[0] == 0                    # 4 steps an epoch; the rate falls after each
+    assert run(*common, "--out", tmp_path / "b", "--steps", 6)[0] == 0
+    code, _, stderr = run("--resume", tmp_path / "b", "--epochs", 3)
+    assert code == 0, stderr
+    # --steps was no part of the recipe: the resumed run goes on to its last epoch
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    rates = [r["lr"] for r in records(tmp_path / "a") if r["kind"] == "train"]
+    assert len(set(rates)) == 3
+    assert weights(tmp_path / "a")["classes"] == ["astronaut", "chelsea"]
+
+
+def test_eval_only_tests(straight):
+    out = straight[0]
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in out.iterdir())
+    code, stdout, stderr = run("--resume", out, "--eval")
+    assert code == 0, stderr
+    assert f"top-1 {records(out)[-1]['top1']:.2f} %" in stdout
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in out.iterdir()) == before
+
+
+def test_a_full_size_network_trains_on_a_folder(photos, tmp_path):
+    code, _, stderr = run("--arch", "torchvision", "--data", photos, "--steps", 1, "--batch-size", 4, "--out", tmp_path / "run")
+    assert code == 0, stderr
+    assert weights(tmp_path / "run")["model"]["fc8.weight"].shape == (2, 4096)
+
+
+def test_runs_are_numbered(tmp_path):
+    for number in (1, 2):
+        code, stdout, stderr = run("--steps", 1, *SMALL, cwd=tmp_path)
+        assert code == 0, stderr
+        assert f"runs/mini-{number}" in stdout
+    assert sorted(os.listdir(tmp_path / "runs")) == ["mini-1", "mini-2"]
+
+
+@pytest.mark.parametrize("args, message", [
+    (["--data", "{tmp}/missing"], "missing/train: no such folder"),
+    (["--data", "{tmp}/one"], "only the class 'a'; there is nothing to tell apart"),
+    (["--arch", "paper"], "for photographs of 227 pixels, and Fashion-MNIST has 28; give --data DIR"),
+    (["--resume", "{tmp}/nothing"], "no checkpoint at"),
+    (["--resume", "{tmp}/foreign.npz"], "not a checkpoint"),
+    (["--resume", "{straight}", "--arch", "paper"], "a run with arch 'mini' cannot go on with 'paper'"),
+    (["--resume", "{straight}", "--seed", "9"], "a run with seed 0 cannot go on with 9"),
+    (["--eval"], "name it with --resume"),
+    (["--out", "{straight}"], "holds a run already; go on with it"),
+    (["--lr", "nan"], "nan is not a positive number"),
+    (["--lr", "-1"], "-1 is not a positive number"),
+    (["--steps", "0"], "0 is not a positive whole number"),
+    (["--momentum", "1.5", "--out", "{tmp}/m"], "momentum is at least 0 and less than 1, not 1.5"),
+    (["--batch-size", "9000", "--out", "{tmp}/b"], "8000 images make no batch of 9000"),
+    (["--device", "tpu"], "invalid choice"),
+])
+def test_mistakes_end_with_one_clear_line_and_code_2(args, message, straight, tmp_path):
+    (tmp_path / "one" / "train" / "a").mkdir(parents=True)
+    (tmp_path / "foreign.npz").write_text("hello")
+    before = (straight[0] / "log.jsonl").read_bytes()
+    code, _, stderr = run(*[a.format(tmp=tmp_path, straight=straight[0]) for a in args], cwd=tmp_path)
+    assert code == 2, stderr
+    assert message in stderr
+    assert "Traceback" not in stderr
+    assert (straight[0] / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.skipif(mc.has_gpu(), reason="this machine has a GPU")
+def test_gpu_without_one_says_how_to_get_it(tmp_path):
+    code, _, stderr = run("--device", "gpu", cwd=tmp_path)
+    assert code == 2
+    assert stderr.startswith("error: no GPU:")
+    assert "CPU" in stderr
+    assert len(stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unreadable_photograph_is_named_and_nothing_written_is_lost(photos, tmp_path):
+    import shutil
+    shutil.copytree(photos, tmp_path / "data")
+    common = ["--data", tmp_path / "data", "--batch-size", 4, "--epochs", 2, "--out", tmp_path / "run"]
+    assert run(*common, "--steps", 4)[0] == 0
+    before = weights(tmp_path / "run")
+    bad = tmp_path / "data" / "train" / "chelsea" / "3.jpg"
+    bad.write_bytes(b"not a jpeg")
+    code, _, stderr = run("--resume", tmp_path / "run")
+    assert code == 2
+    assert "chelsea/3.jpg: this image cannot be read" in stderr.splitlines()[-1]
+    assert same(weights(tmp_path / "run"), before)
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):
+    out = tmp_path / "run"
+    assert run("--steps", 2, *SMALL, "--out", out)[0] == 0
+    before = weights(out)
+    code, _, stderr = run("--resume", out, "--lr", "1e30", "--steps", 20)
+    assert code == 1
+    assert "Try a smaller --lr" in stderr.splitlines()[-1]
+    assert same(before, weights(out))
+
+
+def test_numpy_global_random_state_is_untouched(tmp_path):
+    from train_alexnet import main
+    before = np.random.get_state()[1].copy()
+    assert main(["--steps", "1", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    np.testing.assert_array_equal(np.random.get_state()[1], before)

@@ -130,6 +130,33 @@ class StepLR:
         self.count = state["count"]
 
 
+class LinearDecay:
+    """Let every group's rate fall in a straight line, to 0 after `steps` calls of `step()` (one call a batch).
+
+    Short trainings do better with it than with a few drops: the rate is high for long, and low at the end.
+    """
+
+    def __init__(self, optimizer, steps):
+        if steps < 1:
+            raise ValueError(f"LinearDecay: steps is at least 1, not {steps!r}")
+        self.optimizer, self.steps, self.count = optimizer, steps, 0
+
+    def step(self):
+        """Count one; lower the rates. After the last, they stay as low as they were in the last step."""
+        left = self.steps - self.count
+        self.count += 1
+        if left > 1:
+            scale_rates(self.optimizer, (left - 1) / left)
+
+    def state_dict(self):
+        """The count (the rates themselves are in the optimiser's state)."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        """Go on from a `state_dict()`."""
+        self.count = state["count"]
+
+
 class ReduceLROnPlateau:
     """Multiply the rates by `factor` when the watched number (an error or a loss) has not improved for more than `patience` calls.
 

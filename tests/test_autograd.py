@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minicnn as mc
-from minicnn import Function, Tensor, nn, no_grad, ops, optim
+from minicnn import Function, Tensor, nn, no_grad, ops, optim, random
 from minicnn.autograd import Hook, hooks
 from minicnn.backend import gpu_problem
 
@@ -82,6 +82,17 @@ def test_ten_thousand_ops_in_a_row():
     assert x.grad.tolist() == [5]
 
 
+def test_adding_up_changes_no_gradient_that_another_op_shares():
+    """u + v hands both the same array on; what is added to it for u must not reach v."""
+    for combine in (lambda u, v: (u + v) + ops.exp(u), lambda u, v: ops.exp(u) + (u + v),
+                    lambda u, v: (v + u) + ops.exp(u), lambda u, v: ops.exp(u) + (v + u)):
+        x, z, g = leaf(0.1, 0.2), leaf(0.3, 0.4), np.array([1.0, 10.0])
+        combine(Double()(x), Double()(z)).backward(g)
+        np.testing.assert_allclose(x.grad, 2 * g * (1 + np.exp([0.2, 0.4])))
+        assert z.grad.tolist() == [2, 20]
+        assert g.tolist() == [1, 10]
+
+
 def test_two_backwards_add_up():
     x = leaf(1.0, 2.0)
     (x * 3).sum().backward()
@@ -98,32 +109,48 @@ def test_only_leaves_that_ask_get_a_gradient():
     assert middle.grad is None
 
 
-def test_what_nobody_needs_is_not_computed():
-    x, w = Tensor(np.ones((1, 1, 3, 3))), Tensor(np.ones((1, 1, 2, 2)), requires_grad=True)
-    gradients = []
+@pytest.mark.parametrize(("op", "x", "w"), [(ops.conv2d, (1, 1, 3, 3), (1, 1, 3, 3)), (ops.linear, (2, 3), (4, 3)), (ops.mul, (2,), (2,)),
+                                            (ops.matmul, (2, 3), (3, 2))])
+def test_what_nobody_needs_is_not_computed(op, x, w):
+    """The first layer of a network need not tell the images how to change."""
+    x, w, gradients = Tensor(np.ones(x)), Tensor(np.ones(w), requires_grad=True), []
 
     class Collect(Hook):
         def after_backward(self, function, gy, gxs):
-            gradients.extend(gxs)
+            gradients.append(gxs)
 
     with Collect():
-        ops.conv2d(x, w).sum().backward()
-    assert gradients[-2] is None                # x's
-    assert x.grad is None
-    assert w.grad.tolist() == [[[[4, 4], [4, 4]]]]
+        op(x, w).sum().backward()
+    gx, gw = gradients[-1]
+    assert gx is None
+    assert np.array_equal(gw, w.grad)
 
 
-@pytest.mark.parametrize("number", [
-    lambda x: x.mean(), lambda x: x.sum(), lambda x: x[0, 1], lambda x: ops.cross_entropy(x, [0, 2]), lambda x: (-x.sum()) ** 2,
-    lambda x: ops.exp(x[1, 1]), lambda x: ops.log(x.sum()), lambda x: ops.tanh(x.mean()), lambda x: ops.sigmoid(x.mean()),
-    lambda x: x.sum() / x.mean(), lambda x: x.sum().reshape(1, 1).transpose(), lambda x: x.reshape(6)[2].reshape(()), lambda x: x.mean().mean(),
-    lambda x: x[0, 0] - x[1, 2], lambda x: ops.dropout(x.mean(), 0.5, rng=mc.random.generator(mc.random.SAMPLES, 1)),
-])
-@pytest.mark.parametrize("use", [lambda x, n: x + n, lambda x, n: n - x, lambda x, n: x * n, lambda x, n: n / x])
-def test_a_number_that_came_from_an_array_and_goes_into_one(number, use):
+NUMBERS = {
+    "sum":              lambda x: x.sum(),
+    "mean":             lambda x: x.mean(),
+    "mean of mean":     lambda x: x.mean(axis=0).mean(),
+    "element":          lambda x: x[0, 1],
+    "difference":       lambda x: x[0, 0] - x[1, 2],
+    "quotient":         lambda x: x.sum() / x[1, 1],
+    "square":           lambda x: (-x.sum()) ** 2,
+    "exp":              lambda x: ops.exp(x[1, 1]),
+    "log":              lambda x: ops.log(x.sum()),
+    "tanh":             lambda x: ops.tanh(x.mean()),
+    "sigmoid":          lambda x: ops.sigmoid(x.mean()),
+    "dropout":          lambda x: ops.dropout(x.mean(), 0.5, rng=random.generator(random.SAMPLES, 2)),
+    "loss":             lambda x: ops.cross_entropy(x, [0, 2]),
+    "matrix product":   lambda x: (x[:1] @ x[1:].transpose()).reshape(()),
+    "transposed":       lambda x: x.sum().transpose(),
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_that_came_from_an_array_and_goes_into_one(number):
     """As in x - x.mean(): the gradient of the number is a sum over the array, and every op has to take it."""
     x = np.array([[1.0, 2.5, 0.7], [1.8, 0.4, 1.1]])
-    mc.gradcheck(lambda x: use(x, number(x)), x)
+    for use in (lambda x, n: x + n, lambda x, n: n - x, lambda x, n: x * n, lambda x, n: n / x):
+        mc.gradcheck(lambda x, use=use: use(x, NUMBERS[number](x)), x)
 
 
 # Memory
@@ -239,14 +266,22 @@ class SameForBoth(Function):
         return gx, gx
 
 
-@pytest.mark.parametrize("combine", [
-    lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a.reshape(2, 1).reshape(2) + b, lambda a, b: a[::-1] + b.reshape(2),
-    lambda a, b: (a + b).reshape(1, 2).transpose().reshape(2), lambda a, b: a + (b + a), lambda a, b: SameForBoth()(a, b),
-])
-def test_leaf_gradients_share_no_memory(combine):
+COMBINATIONS = {
+    "sum":                  lambda a, b: a + b,
+    "difference":           lambda a, b: a - b,
+    "one reshaped":         lambda a, b: a.reshape(2, 1).reshape(2) + b,
+    "both moved":           lambda a, b: a[::-1] + b.reshape(2),
+    "moved afterwards":     lambda a, b: (a + b).reshape(1, 2).transpose().reshape(2),
+    "one used twice":       lambda a, b: a + (b + a),
+    "one array for both":   lambda a, b: SameForBoth()(a, b),
+}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_leaf_gradients_share_no_memory(combination):
     """Whoever changes one gradient in place, as clipping does, changes no other, nor the array that was passed to backward."""
     a, b, g = leaf(1.0, 2.0), leaf(3.0, 4.0), np.array([1.0, 10.0])
-    combine(a, b).backward(g)
+    COMBINATIONS[combination](a, b).backward(g)
     assert shared(a.grad, b.grad, g, a.data, b.data) == []
     assert a.grad.flags.writeable
     assert b.grad.flags.writeable
@@ -296,7 +331,7 @@ def test_a_cotangent_of_another_dtype_leaves_float32_alone():
 
 def test_backward_without_a_number_is_refused():
     x = leaf(1.0, 2.0)
-    with pytest.raises(ValueError, match=r"backward: only a single number has a gradient of its own; this tensor has shape \(2,\). Reduce it"):
+    with pytest.raises(ValueError, match=r"backward: only a single number has a gradient of its own; this tensor has shape \(2,\)"):
         (x * x).backward()
     with pytest.raises(ValueError, match=r"backward: grad has shape \(3,\), the tensor \(2,\)"):
         (x * x).backward([1, 2, 3])
@@ -344,7 +379,7 @@ G = np.ones(2)
 @pytest.mark.parametrize(("result", "message"), [
     (G, "Returns.backward returned 1 gradients for 2 inputs"),
     ((G, G, G), "Returns.backward returned 3 gradients for 2 inputs"),
-    ((G, np.ones(3)), r"Returns.backward returned a gradient of shape \(3,\) and dtype float64 for input 1 of shape \(2,\) and dtype float64"),
+    ((G, np.ones(3)), r"Returns.backward returned a gradient of shape \(3,\) and dtype float64 for input 1 of shape \(2,\) and"),
     ((np.ones((1, 2)), G), r"Returns.backward returned a gradient of shape \(1, 2\) and dtype float64 for input 0 of shape \(2,\)"),
     ((G, G.astype(np.float32)), r"Returns.backward returned a gradient of shape \(2,\) and dtype float32 for input 1 of shape \(2,\) and"),
     ((G, None), "Returns.backward returned no gradient for input 1, which needs one"),
@@ -420,7 +455,8 @@ def test_hooks_see_everything_in_order():
     with Diary() as diary:
         nn.ReLU()(x * 2).sum().backward()
     assert diary.lines == [
-        "forward Mul of 2", "Mul saved 2", "ReLU (1, 2)", "forward ReLU of 1", "ReLU saved 1", "ReLU gave (1, 2)", "forward Sum of 1", "Sum saved 0",
+        "forward Mul of 2", "Mul saved 2", "ReLU (1, 2)", "forward ReLU of 1", "ReLU saved 1", "ReLU gave (1, 2)",
+        "forward Sum of 1", "Sum saved 0",
         "backward Sum", "Sum returned 1", "backward ReLU", "ReLU returned 1", "backward Mul", "Mul returned 2"]
 
 
@@ -431,6 +467,10 @@ def test_hooks_are_gone_after_their_block():
     assert hooks() == []
     leaf(1.0) + 1
     assert diary.lines == []
+    with diary:
+        with Diary():
+            pass
+        assert hooks() == [diary]
 
 
 def test_under_no_grad_hooks_see_that_nothing_is_saved():
@@ -524,12 +564,11 @@ def test_device_names():
     x = leaf(1.0)
     assert x.device == "cpu"
     assert x.to("cpu") is x
-    for name in ("cuda", "GPU", "gpu:", "gpu:x", "", None, 0):
+    for name in ("cuda", "GPU", "gpu:", "gpu:x", "", 0):
         with pytest.raises(ValueError, match='device is "cpu", "gpu" or "gpu:1", not '):
             x.to(name)
-        if name is not None:
-            with pytest.raises(ValueError, match='device is "cpu", "gpu" or "gpu:1", not '):
-                Tensor(np.ones(1), device=name)
+        with pytest.raises(ValueError, match='device is "cpu", "gpu" or "gpu:1", not '):
+            Tensor(np.ones(1), device=name)
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU")
@@ -543,13 +582,13 @@ def test_without_a_gpu_one_is_told_what_to_do():
 # A step of training
 
 def test_numpys_global_generator_is_left_alone():
-    before = np.random.get_state()              # noqa: NPY002
+    before = np.random.get_state()
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 3))
     step = optim.SGD(model.parameters(), lr=0.1)
     ops.cross_entropy(model(Tensor(np.ones((2, 1, 4, 4), np.float32))), [0, 2]).backward()
     step.step()
     mc.gradcheck(ops.tanh, np.ones(2))
-    after = np.random.get_state()               # noqa: NPY002
+    after = np.random.get_state()
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])
     assert before[2:] == after[2:]

@@ -6,6 +6,8 @@ from check import apart, values
 
 import minicnn as mc
 from minicnn import Function, GradcheckError, Tensor, gradcheck, ops, random
+from minicnn.ops.relu import ReLU
+from minicnn.ops.softmax import Softmax
 
 
 class Square(Function):
@@ -91,7 +93,7 @@ def test_the_input_is_named():
         def backward(self, gy, a, b):
             return gy * b, gy * b
 
-    with pytest.raises(GradcheckError, match=r"worst input 1 at \[\d\], output \d: backward says"):
+    with pytest.raises(GradcheckError, match=r"worst input 1 at \[\d\](, output \d)?: backward says"):
         gradcheck(lambda a, b: Product()(a, b), values((4,), (4,)))
 
 
@@ -101,13 +103,6 @@ def test_one_wrong_entry_among_five_thousand_is_noticed(where):
     with pytest.raises(GradcheckError, match=r"worst input 0 (at \[\d+, \d+\]|along random direction \d): backward says") as refused:
         gradcheck(lambda x: WrongAt(where, 2)(x), values((100, 50))[0])
     assert refused.value.report.compared < 100
-
-
-def test_a_large_function_wrong_in_its_largest_entry_names_it():
-    x, = values((100, 50))
-    x[41, 17] = 1000
-    with pytest.raises(GradcheckError, match=r"worst input 0 at \[41, 17\]: backward says .* \(ratio 2, "):
-        gradcheck(lambda x: WrongAt((41, 17), 2)(x), x)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-5, 1 - 1e-5, -1, 0])
@@ -124,14 +119,27 @@ def test_the_tolerance_is_the_callers():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_no_number_is_an_error(bad):
-    with pytest.raises(GradcheckError, match=f"backward says {bad}"):
-        gradcheck(lambda x: WrongAt((1, 1), bad)(x), values((3, 3))[0])
+@pytest.mark.parametrize(("shape", "where"), [((3, 3), r"input 0 at \[1, 1\]"), ((100, 50), "input 0 ")])
+def test_a_gradient_that_is_no_number_is_an_error(shape, where, bad):
+    class Bad(Square):
+        def backward(self, gy, x):
+            gx = 2 * gy * x
+            gx[1, 1] = bad
+            return gx
+
+    with pytest.raises(GradcheckError, match=f"worst {where}.*: backward says (nan|-?inf)"):
+        gradcheck(lambda x: Bad()(x), values(shape)[0])
+
+
+def test_a_gradient_that_is_missing_is_an_error():
+    """Half of the formula went around the graph."""
+    with pytest.raises(GradcheckError, match=r"\(ratio 0.5, "):
+        gradcheck(lambda x: x * x.detach(), values((3, 3))[0])
 
 
 def test_a_cotangent_of_ones_would_not_have_noticed():
     """Softmax whose backward is 0: for a cotangent of ones that is right, so the check draws its own."""
-    class Nothing(ops.softmax(Tensor(np.ones((1, 2)), requires_grad=True)).node.__class__):
+    class Nothing(Softmax):
         def backward(self, gy, p):
             return gy * 0
 
@@ -155,19 +163,14 @@ def test_errors_that_cancel_in_the_sum_are_noticed():
 
 # Nothing to see
 
-@pytest.mark.parametrize("nothing", [
+@pytest.mark.parametrize("fn", [
     lambda x: x * 0 + 1,
     lambda x: ops.softmax(x).sum(),                 # always the number of rows
-    lambda x: x.detach() * 2,
     lambda x: x * 1e-12 + 1,
-], ids=["times 0", "sum of softmax", "detached", "tiny"])
-def test_a_check_that_sees_nothing_fails(nothing):
-    def fn(x):
-        y = nothing(x)
-        return y if y.requires_grad else y + 0 * x
-
+], ids=["times 0", "sum of softmax", "tiny"])
+def test_a_check_that_sees_nothing_fails(fn):
     with pytest.raises(GradcheckError, match=r"nothing to see: every gradient of input 0 is below the noise") as refused:
-        gradcheck(fn, np.array([[0.3, -0.2, 0.5]]) if nothing is not None else None)
+        gradcheck(fn, np.array([[0.3, -0.2, 0.5]]))
     assert refused.value.report is None
 
 
@@ -186,9 +189,9 @@ def test_a_kink_is_left_out_and_counted():
 
 
 def test_near_a_kink_too():
-    """A kink between the points of the difference: a thousandth or half a step away."""
-    for near in (1e-8, 4e-6, -4e-6, 6e-6):
-        assert gradcheck(ops.relu, np.array([near, 1.0, -1.0, 0.5])).kinks == 1
+    """The kink lies between the points of the difference, whose step is 1e-5."""
+    for near in (1e-8, 1e-6, 3e-6, -4e-6, 6e-6, 9e-6):
+        assert gradcheck(ops.relu, np.array([near, 1.0, -1.0, 0.5])).kinks == 1, near
 
 
 def test_a_tie_in_a_pool_is_left_out():
@@ -198,7 +201,7 @@ def test_a_tie_in_a_pool_is_left_out():
 
 
 def test_a_kink_excuses_nothing_else():
-    class Wrong(ops.relu(Tensor(np.ones(1), requires_grad=True)).node.__class__):
+    class Wrong(ReLU):
         def backward(self, gy, y):
             return gy
 
@@ -220,7 +223,7 @@ def test_strong_curvature_is_no_kink():
 # Functions that cannot be checked
 
 def test_randomness_is_refused():
-    with pytest.raises(GradcheckError, match=r"two calls of fn with the same inputs gave different answers; fix its randomness \(for dropout"):
+    with pytest.raises(GradcheckError, match=r"two calls of fn with the same inputs gave different answers; fix its randomness"):
         gradcheck(lambda x: ops.dropout(x, 0.5), np.ones(50))
     gradcheck(lambda x: ops.dropout(x, 0.5, rng=random.generator(random.SAMPLES, 1)), np.ones(50))
 

@@ -176,7 +176,8 @@ def test_the_number_of_threads(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(3, 4, 5), (1, 7, 1), (500, 60, 40), (40, 60, 500), (130, 300, 131), (1, 900, 700), (700, 900, 1)])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(3, 4, 5), (1, 7, 1), (500, 60, 40), (40, 60, 500), (130, 300, 131), (1, 900, 700),
+                                                        (700, 900, 1)])
 def test_matmul_is_matmul(rows, inner, columns, dtype):
     """Small, tall, wide and nearly square; whole numbers, so that every order of addition gives the same sum."""
     rng = np.random.default_rng(0)

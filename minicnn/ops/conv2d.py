@@ -18,27 +18,34 @@ into G parts, and the filters of part g see the channels of part g only.
 
 The column matrix of conv2 for a batch of 128 would be 0.9 GB, so it is made for a few images at a time, on every
 core, and made again in backward rather than kept.
+
+This module is the definition. Where the stride is 1 and there are many channels, all three products can be had with
+fewer multiplications: see `minicnn.ops.winograd`.
 """
+
+import numpy as np
 
 from minicnn.autograd import Function
 from minicnn.backend import xp_of
-from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair
+from minicnn.ops import winograd
+from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair, parts
 from minicnn.ops.windows import col2im, im2col, output_size
 from minicnn.parallel import over_batch, sum_over_batch
 
 
 class Conv2d(Function):
-    def __init__(self, stride=(1, 1), padding=(0, 0), groups=1):
-        self.stride, self.padding, self.groups = stride, padding, groups
+    def __init__(self, stride=(1, 1), padding=(0, 0), groups=1, algorithm="auto"):
+        self.stride, self.padding, self.groups, self.algorithm = stride, padding, groups, algorithm
 
     def forward(self, x, w, b=None):                # x (N, C, H, W)   w (O, C/G, KH, KW)   b (O,)
         x, w = nhwc(x), nhwc(w)                     # x (N, H, W, C)   w (O, KH, KW, C/G)
-        return nchw(correlate(x, w, b, self.stride, self.padding, self.groups)), (x, w)
+        return nchw(correlate(x, w, b, self.stride, self.padding, self.groups, self.algorithm)), (x, w)
 
     def backward(self, gy, x, w):                   # gy (N, O, OH, OW)   x, w as forward saved them
         gy = nhwc(gy)
-        gx = nchw(input_gradient(gy, x, w, self.stride, self.padding, self.groups)) if self.needs[0] else None
-        gw = nchw(filter_gradient(gy, x, w, self.stride, self.padding, self.groups)) if self.needs[1] else None
+        how = self.stride, self.padding, self.groups, self.algorithm
+        gx = nchw(input_gradient(gy, x, w, *how)) if self.needs[0] else None
+        gw = nchw(filter_gradient(gy, x, w, *how)) if self.needs[1] else None
         gb = sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, gy.shape[3:], gy.dtype)
         return (gx, gw, gb)[:len(self.inputs)]
 
@@ -46,12 +53,14 @@ class Conv2d(Function):
         return y.size * w[0].size
 
 
-def correlate(x, w, b, stride, padding, groups):
+def correlate(x, w, b, stride, padding, groups, algorithm="auto"):
     """x (N, H, W, C), w (O, KH, KW, C/G), b (O,) or None -> y (N, OH, OW, O)."""
     xp = xp_of(x)
     N, H, W, C = x.shape
     O, KH, KW, _ = w.shape
     OH, OW = output_size(H, KH, stride[0], padding[0]), output_size(W, KW, stride[1], padding[1])
+    if chosen(algorithm, x, w, (N, OH, OW, O), stride) == "winograd":
+        return winograd.correlate(x, w, b, padding, groups)
     y = xp.empty((N, OH, OW, O), x.dtype)
 
     def block(n):
@@ -66,8 +75,10 @@ def correlate(x, w, b, stride, padding, groups):
     return y
 
 
-def filter_gradient(gy, x, w, stride, padding, groups):
+def filter_gradient(gy, x, w, stride, padding, groups, algorithm="auto"):
     """dL/dw, (O, KH, KW, C/G), from gy (N, OH, OW, O) and x (N, H, W, C)."""
+    if chosen(algorithm, x, w, gy.shape, stride) == "winograd":
+        return winograd.filter_gradient(gy, x, w, padding, groups)
     xp = xp_of(x)
     O, KH, KW, _ = w.shape
 
@@ -81,14 +92,14 @@ def filter_gradient(gy, x, w, stride, padding, groups):
     return sum_over_batch(block, x, bytes_each(w, gy), w.shape, w.dtype)
 
 
-def input_gradient(gy, x, w, stride, padding, groups):
+def input_gradient(gy, x, w, stride, padding, groups, algorithm="auto"):
     """dL/dx, (N, H, W, C), from gy (N, OH, OW, O) and w (O, KH, KW, C/G)."""
     xp = xp_of(x)
     _, H, W, C = x.shape
     O, KH, KW, CG = w.shape
     PH, PW = padding
     if stride == (1, 1) and PH < KH and PW < KW:
-        return correlate(gy, turned(w, groups), None, stride, (KH - 1 - PH, KW - 1 - PW), groups)
+        return correlate(gy, turned(w, groups), None, stride, (KH - 1 - PH, KW - 1 - PW), groups, algorithm)
     gx = xp.empty(x.shape, x.dtype)
 
     def block(n):
@@ -108,9 +119,17 @@ def turned(w, groups):
     return w.reshape(groups, O // groups, KH, KW, CG)[:, :, ::-1, ::-1].transpose(0, 4, 2, 3, 1).reshape(CG * groups, KH, KW, O // groups)
 
 
-def parts(G, C, O):
-    """For each of G groups, the slice of the C input channels and the slice of the O filters."""
-    return [(slice(g * C // G, (g + 1) * C // G), slice(g * O // G, (g + 1) * O // G)) for g in range(G)]
+def chosen(algorithm, x, w, y_shape, stride):
+    """"im2col" or "winograd": what was asked for; for "auto" Winograd's way where it can do it in far fewer multiply-adds."""
+    if algorithm != "auto" or not isinstance(x, np.ndarray):
+        return algorithm
+    N, OH, OW, O = y_shape
+    _, KH, KW, CG = w.shape
+    groups = x.shape[3] // CG
+    if stride != (1, 1) or KH != KW or KH not in winograd.SIZES or min(CG, O // groups) < 48 or N * OH * OW < 128:
+        return "im2col"                         # few channels or places: the products would be too small to be worth the way
+    direct = N * OH * OW * O * KH * KW * CG
+    return "winograd" if winograd.multiply_adds(N, OH, OW, O, x.shape[3], KH, groups) < 0.6 * direct else "im2col"
 
 
 def bytes_each(w, y):
@@ -119,7 +138,7 @@ def bytes_each(w, y):
     return y[0, :, :, 0].size * (KH * KW * CG + O) * y.itemsize
 
 
-def conv2d(x, w, b=None, stride=1, padding=0, groups=1):
+def conv2d(x, w, b=None, stride=1, padding=0, groups=1, algorithm="auto"):
     """2-D convolution (as the field says it: correlation, the kernel is not flipped).
 
     Args:
@@ -128,6 +147,8 @@ def conv2d(x, w, b=None, stride=1, padding=0, groups=1):
         b: one bias per filter, (O,), or None.
         stride, padding: pixels, an int or a (vertical, horizontal) pair. Padding is with zeros, on both sides.
         groups: how many parts channels and filters are cut into; part g of the filters sees part g of the channels.
+        algorithm: "im2col", "winograd" (square filters of at most 7, stride 1, on the CPU), or "auto": whichever takes far fewer
+            multiplications. Winograd's answers differ in rounding, by about 1e-5 of the largest in float32.
 
     Returns (N, O, OH, OW) with OH = floor((H + 2*padding - KH) / stride) + 1.
     Raises ValueError where shapes, groups or sizes do not fit together.
@@ -149,4 +170,9 @@ def conv2d(x, w, b=None, stride=1, padding=0, groups=1):
                          "use a larger image, more padding or a smaller kernel")
     if b is not None and b.shape != (O,):
         raise ValueError(f"conv2d: b has shape {b.shape}, but {O} filters want ({O},)")
-    return Conv2d(stride, padding, groups)(*((x, w) if b is None else (x, w, b)))
+    if algorithm not in ("auto", "im2col", "winograd"):
+        raise ValueError(f'conv2d: algorithm is "auto", "im2col" or "winograd", not {algorithm!r}')
+    if algorithm == "winograd" and (stride != (1, 1) or KH != KW or KH not in winograd.SIZES or x.device != "cpu"):
+        raise ValueError(f'conv2d: algorithm "winograd" is for square filters of 2 to 7 with stride 1, on the CPU; this one is {KH}x{KW} '
+                         f'with stride {stride} on {x.device}; use "auto"')
+    return Conv2d(stride, padding, groups, algorithm)(*((x, w) if b is None else (x, w, b)))

@@ -35,6 +35,11 @@ def padded(x, ph, pw, value=0):
     return y
 
 
+def parts(G, C, O):
+    """For each of G groups, the slice of the C input channels and the slice of the O filters."""
+    return [(slice(g * C // G, (g + 1) * C // G), slice(g * O // G, (g + 1) * O // G)) for g in range(G)]
+
+
 def both(p):
     """One number, or a (before, after) pair: a pair."""
     return p if isinstance(p, tuple) else (p, p)

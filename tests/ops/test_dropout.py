@@ -127,6 +127,19 @@ def test_the_mask_depends_on_neither_dtype_nor_layout():
     assert np.array_equal(masks[0], masks[2])
 
 
+@pytest.mark.parametrize(("p", "silent", "kept"), [(0.5, 0x7fff, 0x8000), (0.25, 0x3fff, 0x4000), (0.99999, 0xfffe, 0xffff)])
+def test_where_the_line_is_drawn(p, silent, kept):
+    """Of the 65536 values of 16 bits, p * 65536 are silent; one at least is kept, however near p is to 1."""
+    class Bits:
+        def random_raw(self, n):
+            return np.full(n, kept << 48 | silent << 32 | kept << 16 | silent, np.uint64)
+
+    class Rng:
+        bit_generator = Bits()
+
+    assert random.keep_mask(Rng(), (2, 3), p).tolist() == [[False, True, False], [True, False, True]]
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
 def test_as_many_are_kept_as_should_be(p):
     """Of 200,000 units the kept ones are within five standard deviations of their expected number, and the mean stays 1."""

@@ -20,6 +20,8 @@ CASES = {                               # size alpha beta  k
     "one channel":                      ((5, 1.0, 0.75, 1.0), values((2, 1, 3, 2))),
     "beta 1/2":                         ((3, 1.0, 0.5, 1.0), values((2, 4, 1, 3))),
     "beta 1":                           ((5, 1.2, 1.0, 2.0), values((1, 6, 2, 2))),
+    "many channels":                    ((5, 1.0, 0.75, 2.0), values((1, 70, 1, 2))),
+    "many channels, a wide window":     ((75, 0.1, 0.75, 2.0), values((1, 70, 1, 1))),
     "large values":                     ((3, 1.0, 0.75, 2.0), [10 * a for a in values((1, 5, 2, 2))]),
 }
 

@@ -151,9 +151,10 @@ def test_each_mistake_shows():
 
 
 def test_large_scores_do_not_overflow():
-    x = Tensor(np.array([[1000.0, 1000, -1000]]))
-    np.testing.assert_allclose(ops.softmax(x).data, [[0.5, 0.5, 0]])
-    np.testing.assert_allclose(ops.log_softmax(x).data, [[-math.log(2), -math.log(2), -2000 - math.log(2)]])
+    """Nor do very negative ones vanish, in a row of their own."""
+    x, two = Tensor(np.array([[1000.0, 1000, -1000], [-1000, -1000, -3000]])), math.log(2)
+    np.testing.assert_allclose(ops.softmax(x).data, [[0.5, 0.5, 0]] * 2)
+    np.testing.assert_allclose(ops.log_softmax(x).data, [[-two, -two, -2000 - two]] * 2)
 
 
 def test_one_score_alone_is_certain():

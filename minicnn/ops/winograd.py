@@ -1,0 +1,189 @@
+"""Convolution with fewer multiplications: Winograd's and Cook and Toom's idea.
+
+A convolution is a product of polynomials, and a polynomial of degree d is known by its values at d+1 points. So: take
+the values of both, multiply them point by point, and go back. For m outputs of a filter with r taps, that is
+n = m + r - 1 multiplications instead of m*r. In two dimensions a tile of n x n pixels gives m x m outputs:
+
+    y = A^T [ (G w G^T) * (B^T x B) ] A         * is element by element
+
+            multiplications for m x m outputs       F(4, 5): 64 instead of 400      F(5, 3): 49 instead of 225
+
+B^T (n, n) evaluates the pixels, G (n, r) the filter, A^T (m, n) leads back. With many channels the element by element
+product becomes, at each of the n*n points, a matrix product over the channels, (tiles, C) @ (C, O): that is where the
+time goes, and it is BLAS's.
+
+A tile is flattened to a row of n*n numbers, and the two-sided product with a matrix becomes one matrix, the Kronecker
+product: B^T x B = kron(B^T, B^T) @ x. So each of the three transforms is a matrix product as well.
+
+Backward needs nothing new. The gradient of the input is the convolution of gy with the turned filters. The gradient of
+the filter comes from reading the formula from right to left: y is linear in w, and the adjoint of that map is
+
+    dL/dw = G^T [ sum over tiles and images of (A gy A^T) * (B^T x B) ] G
+
+Points with small magnitude keep the rounding error small: 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (whose "value" is the
+leading coefficient). Errors are measured in benchmarks/ladder.py.
+
+Sources: Winograd, "Arithmetic Complexity of Computations", 1980; Toom 1963, Cook 1966; Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", CVPR 2016.
+"""
+
+import functools
+from fractions import Fraction
+
+import numpy as np
+
+from minicnn.ops.layout import parts
+from minicnn.parallel import matmul, over_batch
+
+POINTS = [Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2")]
+SIZES = range(2, len(POINTS) + 1)       # the filters there are enough points for, with tiles of at least 2 x 2 outputs
+WORKSPACE = 24 << 20            # bytes of transformed tiles held at a time, whatever the batch
+
+
+def best_tile(r, OH, OW):
+    """m, the side of the output tile that takes the fewest multiplications."""
+    return min(range(2, len(POINTS) + 3 - r), key=lambda m: -(-OH // m) * -(-OW // m) * (m + r - 1) ** 2)
+
+
+def multiply_adds(N, OH, OW, O, C, r, groups):
+    """How many this way takes for a batch, transforms included."""
+    m = best_tile(r, OH, OW)
+    points, tiles = (m + r - 1) ** 2, N * -(-OH // m) * -(-OW // m)
+    return points * (tiles * (C * points + C * O // groups + O * m * m) + r * r * C * O // groups)
+
+
+@functools.cache
+def matrices(m, r):
+    """A^T (m, n), G (n, r) and B^T (n, n) for F(m, r), n = m + r - 1, exactly, then rounded to float64.
+
+    Row i of A^T and G holds the powers of point i. B^T is what makes it true: row i has the coefficients of the polynomial
+    that is zero at all points but the i-th, scaled; the last row, for infinity, that of the one that is zero at all.
+    """
+    n = m + r - 1
+    points = POINTS[:n - 1]
+    AT = [[p ** k for p in points] + [Fraction(k == m - 1)] for k in range(m)]
+    G = [[p ** k for k in range(r)] for p in points] + [[Fraction(k == r - 1) for k in range(r)]]
+    BT = []
+    for i, p in enumerate(points):
+        others = points[:i] + points[i + 1:]
+        scale = functools.reduce(lambda a, q: a * (p - q), others, Fraction(1))
+        BT.append([c / scale for c in coefficients(others)] + [Fraction(0)])
+    BT.append(coefficients(points))
+    # The same number may be moved from a row of B^T to that of G: make the largest entry of each row of B^T 1.
+    for row_b, row_g in zip(BT, G, strict=True):
+        largest = max(map(abs, row_b))
+        row_b[:] = [c / largest for c in row_b]
+        row_g[:] = [c * largest for c in row_g]
+    return tuple(np.array(matrix, dtype=np.float64) for matrix in (AT, G, BT))
+
+
+def coefficients(roots):
+    """Of the polynomial with these roots and leading coefficient 1, lowest power first."""
+    poly = [Fraction(1)]
+    for root in roots:
+        poly = [a - root * b for a, b in zip([Fraction(0), *poly], [*poly, Fraction(0)], strict=True)]
+    return poly
+
+
+@functools.cache
+def transforms(m, r, dtype):
+    """For flattened tiles: to (m*m, n*n) from products to outputs, of (n*n, r*r) filters, of (n*n, n*n) pixels."""
+    return tuple(np.kron(M, M).astype(dtype) for M in matrices(m, r))
+
+
+def correlate(x, w, b, padding, groups):
+    """Convolution with stride 1: x (N, H, W, C), w (O, r, r, C/G), b (O,) or None -> y (N, OH, OW, O)."""
+    N, H, W, C = x.shape
+    O, r, _, _ = w.shape
+    OH, OW = H + 2 * padding[0] - r + 1, W + 2 * padding[1] - r + 1
+    m, n, TH, TW = tiling(r, OH, OW)
+    AA, _, BB = transforms(m, r, x.dtype)
+    U = filter_values(w, m, groups)                                     # (G, n*n, C/G, O/G)
+    y = np.empty((N, OH, OW, O), x.dtype)
+    for some, V, M in chunks(N, n * n, TH * TW, C, O, x.dtype):        # V: pixels, in values; M: products; (n*n, tiles, C or O)
+        X, Y = x[some], y[some]
+
+        def pixels(i, X=X, V=V):
+            tile_values(BB, X[i], i, V, padding, n, m, TH, TW)
+
+        def multiply(p, V=V, M=M):
+            for g, (channels, filters) in enumerate(parts(groups, C, O)):
+                np.matmul(V[p, :, channels], U[g, p], out=M[p, :, filters])
+
+        def outputs(i, M=M, Y=Y):
+            block, width = Y[i], TH * TW * O
+            tiles = M.reshape(n * n, -1)[:, i.start * width:i.stop * width]
+            whole = (AA @ tiles).reshape(m, m, len(block), TH, TW, O).transpose(2, 3, 0, 4, 1, 5)
+            whole = whole.reshape(len(block), TH * m, TW * m, O)[:, :OH, :OW]
+            np.add(whole, 0 if b is None else b, out=block)
+
+        over_batch(pixels, X, n * n * TH * TW * C * x.itemsize)
+        over_batch(multiply, V, V[0].nbytes + M[0].nbytes)
+        over_batch(outputs, Y, n * n * TH * TW * O * x.itemsize)
+    return y
+
+
+def filter_gradient(gy, x, w, padding, groups):
+    """dL/dw, (O, r, r, C/G), for a convolution with stride 1, from gy (N, OH, OW, O) and x (N, H, W, C)."""
+    N, OH, OW, O = gy.shape
+    C = x.shape[3]
+    r, CG = w.shape[2:]
+    m, n, TH, TW = tiling(r, OH, OW)
+    AA, GG, BB = transforms(m, r, x.dtype)
+    A = np.ascontiguousarray(AA.T)
+    total = np.zeros((groups, n * n, CG, O // groups), x.dtype)
+    for some, V, D in chunks(N, n * n, TH * TW, C, O, x.dtype):        # V: pixels, D: gradients, both in values
+        X, GY = x[some], gy[some]
+
+        def values(i, X=X, GY=GY, V=V, D=D):
+            tile_values(BB, X[i], i, V, padding, n, m, TH, TW)
+            tile_values(A, GY[i], i, D, (0, 0), m, m, TH, TW)
+
+        def multiply(p, V=V, D=D):
+            for g, (channels, filters) in enumerate(parts(groups, C, O)):
+                total[g, p] += V[p, :, channels].swapaxes(1, 2) @ D[p, :, filters]
+
+        over_batch(values, X, n * n * TH * TW * (C + O) * x.itemsize)
+        over_batch(multiply, V, V[0].nbytes + D[0].nbytes)
+    gw = [matmul(GG.T, t.reshape(n * n, -1)).reshape(r, r, CG, O // groups).transpose(3, 0, 1, 2) for t in total]
+    return np.concatenate(gw)                                           # (O, r, r, C/G)
+
+
+def filter_values(w, m, groups):
+    """w (O, r, r, C/G) -> (G, n*n, C/G, O/G): the filters in values, G w G^T, ready to be multiplied with from the right."""
+    O, r, _, CG = w.shape
+    GG = transforms(m, r, w.dtype)[1]
+    taps = w.reshape(groups, O // groups, r * r, CG).transpose(0, 2, 3, 1)          # (G, r*r, C/G, O/G)
+    return np.stack([matmul(GG, t.reshape(r * r, -1)).reshape(-1, CG, O // groups) for t in taps])
+
+
+def tile_values(transform, images, i, out, padding, size, step, TH, TW):
+    """Transform the tiles of some images: size x size pixels each, every `step` pixels, from -padding on; outside is 0.
+
+    images (n, H, W, C) are numbers `i`, a slice, of the chunk; their values go to their part of out (points, chunk*TH*TW, C).
+    """
+    N, H, W, C = images.shape
+    (PH, PW), LH, LW = padding, step * (TH - 1) + size, step * (TW - 1) + size
+    padded = np.zeros((N, LH, LW, C), images.dtype)
+    rows, columns = min(H, LH - PH), min(W, LW - PW)
+    padded[:, PH:PH + rows, PW:PW + columns] = images[:, :rows, :columns]
+    a, h, w, c = padded.strides
+    tiles = np.lib.stride_tricks.as_strided(padded, (size, size, N, TH, TW, C), (h, w, a, step * h, step * w, c))
+    width = TH * TW * C
+    np.matmul(transform, tiles.reshape(size * size, -1), out=out.reshape(len(out), -1)[:, i.start * width:(i.start + N) * width])
+
+
+def tiling(r, OH, OW):
+    """m, n, TH, TW: side of the output tiles, of the pixel tiles, and how many go down and across."""
+    m = best_tile(r, OH, OW)
+    return m, m + r - 1, -(-OH // m), -(-OW // m)
+
+
+def chunks(N, points, tiles_each, C, O, dtype):
+    """Slices of the batch, and for each two arrays, (points, tiles, C) and (points, tiles, O): the same memory again and again."""
+    size = min(N, max(1, WORKSPACE // (points * tiles_each * (C + O) * dtype.itemsize)))
+    memory = [np.empty(points * size * tiles_each * channels, dtype) for channels in (C, O)]
+    for a in range(0, N, size):
+        tiles = min(size, N - a) * tiles_each
+        V, M = (m[:points * tiles * channels].reshape(points, tiles, channels) for m, channels in zip(memory, (C, O), strict=True))
+        yield slice(a, min(a + size, N)), V, M

@@ -1,0 +1,51 @@
+"""What the README says is so: its snippets run, its commands exist, its numbers are the measured ones."""
+
+import json
+import pathlib
+import re
+
+import minicnn as mc
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tour_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    """All Python snippets in one namespace, in order; a line `# -> text` must be what was printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(snippets) >= 5
+    names: dict = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), names)
+        printed = capsys.readouterr().out
+        for expected in re.findall(r"# -> (.*)", snippet):
+            assert expected.strip() in printed, f"{expected!r} was promised, but this was printed:\n{printed}"
+
+
+def test_the_two_commands_are_those_of_ci():
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in ('python -m pip install -e ".[examples]"', 'python -m pip install -e ".[test]" && python -m pytest'):
+        assert command in README
+        assert command in ci
+    assert "python examples/train_alexnet.py" in README
+
+
+def test_files_that_are_named_exist():
+    for name in set(re.findall(r"\]\(((?!http)[^)#]+)\)", README)) | set(re.findall(r"`((?:minicnn|examples|benchmarks|tests)/[\w./-]+)`", README)):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_public_names_are_there():
+    for name in mc.__all__:
+        assert getattr(mc, name) is not None
+    for name in mc.ops.__all__:
+        assert callable(getattr(mc.ops, name))
+        assert getattr(mc.ops, name).__doc__
+
+
+def test_the_default_run_is_the_recorded_one():
+    record = json.loads((ROOT / "benchmarks" / "results" / "default-run.json").read_text(encoding="utf-8"))
+    assert f"{record['top1']:.1f} %" in README
+    assert record["top1"] >= 88

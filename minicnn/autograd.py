@@ -117,26 +117,28 @@ def backward(root, grad=None):
             raise ValueError(f"backward: only a single number has a gradient of its own; this tensor has shape {root.shape}. "
                              "Reduce it to a loss, or pass backward(grad) of the same shape")
         grad = xp.ones_like(root.data)
-    grad = grad.data if isinstance(grad, Tensor) else xp.asarray(grad, dtype=root.dtype)
+    grad = xp.asarray(grad.data if isinstance(grad, Tensor) else grad, dtype=root.dtype)
     if grad.shape != root.shape:
         raise ValueError(f"backward: grad has shape {grad.shape}, the tensor {root.shape}")
 
     start = root.node or root
     gradient_of = {start: grad}
     for vertex in topological_order(start):
-        gy = gradient_of.pop(vertex)
+        gy = xp.asarray(gradient_of.pop(vertex))        # a sum down to one number is a NumPy scalar
         if isinstance(vertex, Tensor):          # a leaf: here a gradient comes to rest
             vertex.grad = xp.asarray(gy if vertex.grad is None else vertex.grad + gy)
             continue
+        handed_on = [gy]
         for source, gx in zip(vertex.inputs, vertex.gradients(gy), strict=True):
             if source is None:
                 continue
             if source in gradient_of:           # used more than once: its gradients add up
                 gradient_of[source] = gradient_of[source] + gx
-            elif isinstance(source, Tensor) and xp.may_share_memory(gx, gy):
+            elif isinstance(source, Tensor) and any(xp.may_share_memory(gx, other) for other in handed_on):
                 gradient_of[source] = gx.copy()     # what a leaf keeps must be its own
             else:
                 gradient_of[source] = gx
+            handed_on.append(gx)
     # A root that is itself a leaf keeps a copy: the caller owns `grad`.
     if start is root and root.grad is grad:
         root.grad = grad.copy()

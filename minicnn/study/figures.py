@@ -30,20 +30,20 @@ def training_curves(records, path, title=""):
     val = [r for r in records if r["kind"] == "val"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axes, name in ((left, "loss"), (right, "top1")):
-        axes.plot([r["step"] for r in train], [r[name] for r in train], color="0.75", linewidth=0.8)
+        axes.plot([r["step"] for r in train], [r[name] for r in train], color="0.88", linewidth=0.7)
         step, smooth = running_mean([r["step"] for r in train], [r[name] for r in train])
         axes.plot(step, smooth, color="C0", label="training (dropout on)")
-        axes.plot([r["step"] for r in val], [r[name] for r in val], "o-", color="C1", markersize=3, label="validation")
+        axes.plot([r["step"] for r in val], [r[name] for r in val], "o-", color="C1", markersize=4, label="validation")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     left.set_ylabel("cross-entropy loss")
     left.legend()
     right.set_ylabel("accuracy, %")
     right.plot([r["step"] for r in val], [r["top5"] for r in val], "o--", color="C2", markersize=3, label="validation, top-5")
-    right.set_ylim(top=100)
+    right.set_ylim(0, 101)
     if val:
-        right.axhline(val[-1]["top1"], color="C1", linewidth=0.5)
-        right.annotate(f"{val[-1]['top1']:.1f} %", (val[-1]["step"], val[-1]["top1"]), ha="right", va="bottom", color="C1")
+        right.annotate(f"{val[-1]['top1']:.1f} %", (val[-1]["step"], val[-1]["top1"]), xytext=(0, -12), textcoords="offset points",
+                       ha="right", va="top", color="C1", weight="bold", bbox={"facecolor": "white", "edgecolor": "C1", "pad": 2})
     right.legend(loc="lower right")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)

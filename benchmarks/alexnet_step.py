@@ -230,7 +230,8 @@ def machine():
     """What this was measured on."""
     name = platform.processor() or platform.machine()
     if pathlib.Path("/proc/cpuinfo").exists():
-        names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else name
     return {"cpu": name, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(),
             "date": time.strftime("%Y-%m-%d")}

@@ -33,7 +33,7 @@ conv = sys.modules["minicnn.ops.conv2d"]        # the module; minicnn.ops.conv2d
 
 def conv_loops(x, w):
     """The definition, word for word. Only the first output row of the first image: the rest would take hours."""
-    H, W, C, O = *x.shape[1:], len(w)
+    W, C, O = *x.shape[2:], len(w)
     image = padded(x[:1], 2, 2)[0]
     y = np.zeros((1, 1, W, O), x.dtype)
     for j in range(W):
@@ -210,7 +210,8 @@ def main():
         print(f"{s['rung']}: {s['why']}")
     if args.out:
         everything = json.loads(args.out.read_text()) if args.out.exists() else {}
-        everything[args.op] = {"machine": machine(), "batch": args.batch, "threads": parallel.threads(), "peak": {unit: peak}, "steps": steps}
+        everything[args.op] = {"machine": machine(), "batch": args.batch, "threads": parallel.threads(), "peak": {unit: peak},
+                               "steps": steps}
         args.out.write_text(json.dumps(everything, indent=1) + "\n")
 
 

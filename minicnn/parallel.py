@@ -74,12 +74,14 @@ def run(tasks):
         raise RuntimeError("parallel.run inside parallel.run: the inner one has no threads left to use")
     with _blas().limit(limits=1) if tasks else contextlib.nullcontext():
         queue = iter(tasks)             # shared by the threads: each takes the next task when it is free
+        on_error = np.geterr()          # the caller's np.errstate holds in every thread
 
         def work():
             _inside.busy = True
             try:
-                for task in queue:
-                    task()
+                with np.errstate(**on_error):
+                    for task in queue:
+                        task()
             finally:
                 _inside.busy = False
 

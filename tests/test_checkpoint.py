@@ -14,7 +14,8 @@ def contents():
     channels_last = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2).transpose(0, 3, 1, 2)
     return {"model": {"conv1.weight": channels_last, "conv1.bias": np.ones(2)},
             "velocities": [np.full((2, 2), 0.5, np.float32), np.zeros(0, np.float32)],
-            "step": 12, "rate": 0.1, "name": "Ångström", "done": False, "best": None, "nested": {"list": [1, [2.5, "three"], {}]}, "scalar": np.float32(1.5), "count": np.int64(7)}
+            "step": 12, "rate": 0.1, "name": "Ångström", "done": False,
+            "best": None, "nested": {"list": [1, [2.5, "three"], {}]}, "scalar": np.float32(1.5), "count": np.int64(7)}
 
 
 def test_round_trip_keeps_every_value_shape_and_dtype(tmp_path):

@@ -15,7 +15,7 @@ import overfit_one_batch
 def test_full_size_network_learns_a_batch(arch, monkeypatch):
     sixteen = overfit_one_batch.one_batch
     monkeypatch.setattr(overfit_one_batch, "one_batch", lambda side: tuple(a[:4] for a in sixteen(side)))
-    losses = overfit_one_batch.overfit(arch, "he", lr=0.01, steps=16, dropout=False, report=lambda line: None)
+    losses = overfit_one_batch.overfit(arch, "he", lr=0.003, steps=25, dropout=False, report=lambda line: None)
     assert losses[0] == pytest.approx(math.log(1000), abs=0.5)
     assert losses[-1] < 0.1
 

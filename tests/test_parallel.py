@@ -190,3 +190,14 @@ def test_matmul_is_matmul(rows, inner, columns, dtype):
                 y = parallel.matmul(left, right)
                 assert y.dtype == dtype
                 assert np.array_equal(y, a @ b)
+
+
+def test_the_callers_errstate_holds_in_every_thread():
+    """Overflow is an error where the caller says so, in whichever thread it happens; and is let pass where not."""
+    def overflow():
+        np.multiply(np.float32(3e38) * np.ones(2000, np.float32), np.float32(10))
+
+    with np.errstate(over="ignore"):
+        parallel.run([overflow] * 8)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        parallel.run([overflow] * 8)

@@ -10,7 +10,8 @@ import minicnn as mc
 NAMES = """Tensor no_grad seed has_gpu gradcheck summary save_checkpoint load_checkpoint
 ops.conv2d ops.max_pool2d ops.adaptive_avg_pool2d ops.local_response_norm ops.relu ops.tanh ops.sigmoid ops.dropout ops.linear
 ops.flatten ops.softmax ops.log_softmax ops.cross_entropy
-nn.Module nn.Sequential nn.Conv2d nn.MaxPool2d nn.AdaptiveAvgPool2d nn.LocalResponseNorm nn.ReLU nn.Tanh nn.Sigmoid nn.Dropout nn.Linear nn.Flatten
+nn.Module nn.Sequential
+nn.Conv2d nn.MaxPool2d nn.AdaptiveAvgPool2d nn.LocalResponseNorm nn.ReLU nn.Tanh nn.Sigmoid nn.Dropout nn.Linear nn.Flatten
 nn.Module.parameters nn.Module.named_parameters nn.Module.state_dict nn.Module.load_state_dict nn.Module.train nn.Module.eval nn.Module.to
 optim.SGD optim.SGD.step optim.SGD.zero_grad optim.SGD.state_dict optim.StepLR optim.ReduceLROnPlateau
 data.ImageFolder data.CIFAR10 data.FashionMNIST data.DataLoader data.transforms

@@ -33,7 +33,9 @@ def test_the_two_commands_are_those_of_ci():
 
 
 def test_files_that_are_named_exist():
-    for name in set(re.findall(r"\]\(((?!http)[^)#]+)\)", README)) | set(re.findall(r"`((?:minicnn|examples|benchmarks|tests)/[\w./-]+)`", README)):
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    paths = re.findall(r"`((?:minicnn|examples|benchmarks|tests)/[\w./-]+)`", README)
+    for name in {*links, *paths}:
         assert (ROOT / name).exists(), name
 
 

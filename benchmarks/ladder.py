@@ -132,7 +132,7 @@ def lrn_vectorised(x):
 
 def lrn_roots(x):
     """The window sum as a product with a band of ones, and s^(-3/4) by two square roots instead of the power function."""
-    s = 2.0 + 1e-4 * channel_window_sum(x * x, 2)
+    s = 2.0 + 1e-4 * channel_window_sum((x * x).reshape(-1, x.shape[3]), 2).reshape(x.shape)
     root = np.sqrt(s)
     return x / (root * np.sqrt(root))
 

@@ -5,8 +5,10 @@
     dL/dx_c = g_c * s_c^-b  -  2*a*b * x_c * sum_{|j-c| <= r} g_j * y_j / s_j
 
 x_c is in its own y_c directly (the first term) and in the s_j of each of its neighbours (the second).
-Below, arrays are (n, H, W, C), channels last, a block of images at a time.
+Pixels do not meet here, so below arrays are (pixels, C), channels last, a block of pixels at a time.
 """
+
+import functools
 
 import numpy as np
 
@@ -23,30 +25,30 @@ class LocalResponseNorm(Function):
     def forward(self, x):                                           # x (N, C, H, W)
         x = nhwc(x)
         y = empty_like_nhwc(x)
+        xs, ys = (a.reshape(-1, x.shape[3]) for a in (x, y))        # (pixels, C)
 
         def block(n):
-            s = self.energy(x[n])
-            y[n] = x[n] * negative_power(s, self.beta)
+            ys[n] = xs[n] * negative_power(self.energy(xs[n]), self.beta)
 
-        over_batch(block, x, bytes_each=4 * x[0].nbytes)
+        over_batch(block, xs, bytes_each=2 * xs[0].nbytes)
         return nchw(y), (x,)
 
     def backward(self, gy, x):                                      # s is computed again: cheaper than keeping it
-        g = nhwc(gy)
         gx = empty_like_nhwc(x)
+        xs, gs, gxs = (a.reshape(-1, x.shape[3]) for a in (x, nhwc(gy), gx))
 
         def block(n):
-            s = self.energy(x[n])
-            power = negative_power(s, self.beta)
-            own = g[n] * power
-            neighbours = channel_window_sum(own * x[n] / s, self.r)     # own * x = g * y; a symmetric window is its own adjoint
-            gx[n] = own - 2 * self.alpha * self.beta * x[n] * neighbours
+            x, g = xs[n], gs[n]
+            s = self.energy(x)
+            own = g * negative_power(s, self.beta)
+            neighbours = channel_window_sum(own * x / s, self.r)    # own * x = g * y; a symmetric window is its own adjoint
+            gxs[n] = own - 2 * self.alpha * self.beta * x * neighbours
 
-        over_batch(block, x, bytes_each=6 * x[0].nbytes)
+        over_batch(block, xs, bytes_each=2 * xs[0].nbytes)
         return nchw(gx)
 
     def energy(self, x):
-        """s, from x (n, H, W, C)."""
+        """s, from x (pixels, C)."""
         s = channel_window_sum(x * x, self.r)
         s *= self.alpha
         s += self.k
@@ -54,20 +56,24 @@ class LocalResponseNorm(Function):
 
 
 def channel_window_sum(x, r):
-    """(..., C) -> (..., C): at channel c the sum of channels c-r to c+r, as far as they exist.
+    """(pixels, C) -> (pixels, C): at channel c the sum of channels c-r to c+r, as far as they exist.
 
-    As a matrix product: x @ B, where B (C, C) is a band of ones, B[j, c] = 1 for |j-c| <= r. (B is symmetric: that is why
-    the sum is its own adjoint.) Strips of 32 channels are multiplied with the part of B that is not zero; on rows as
-    short as C, a small product is faster than 2r shifted additions.
+    As a matrix product, x @ band. Strips of 32 channels are multiplied with the part of the band that is not zero; on rows
+    as short as C, a small product is faster than 2r shifted additions.
     """
     xp = xp_of(x)
-    C = x.shape[-1]
-    band = xp.asarray(abs(np.subtract.outer(range(C), range(C))) <= r, x.dtype)
-    rows, total = x.reshape(-1, C), xp.empty(x.shape, x.dtype)
+    C = x.shape[1]
+    band, total = band_of_ones(C, r, x.dtype, xp), xp.empty(x.shape, x.dtype)
     for c in range(0, C, 32):
         strip, near = slice(c, c + 32), slice(max(0, c - r), c + 32 + r)
-        xp.matmul(rows[:, near], band[near, strip], out=total.reshape(-1, C)[:, strip])
+        xp.matmul(x[:, near], band[near, strip], out=total[:, strip])
     return total
+
+
+@functools.cache
+def band_of_ones(C, r, dtype, xp):
+    """(C, C), 1 at [j, c] where |j-c| <= r, else 0. It is symmetric: that is why the window sum is its own adjoint."""
+    return xp.asarray(abs(np.subtract.outer(range(C), range(C))) <= r, dtype)
 
 
 def negative_power(s, beta):

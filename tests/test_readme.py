@@ -51,3 +51,22 @@ def test_the_default_run_is_the_recorded_one():
     record = json.loads((ROOT / "benchmarks" / "results" / "default-run.json").read_text(encoding="utf-8"))
     assert f"**{record['top1']:.1f} %**" in README
     assert record["top1"] >= 88
+
+
+def test_the_speeds_are_the_measured_ones():
+    """Each row of the table is a record of benchmarks/results/cpu-step.json, and each rung one of ladder.json."""
+    records = json.loads((ROOT / "benchmarks" / "results" / "cpu-step.json").read_text(encoding="utf-8")).values()
+    measured = set()
+    for record in records:
+        ours, torch = record["results"]["minicnn"], record["results"].get("torch")
+        if torch:
+            measured.add((f"{ours['median_ms']:,.0f}", str(ours["images_per_s"]), f"{torch['median_ms']:,.0f}", str(torch["images_per_s"]),
+                          f"**{ours['ratio']:.2f}**", f"{ours['peak_memory'] / 1e9:.1f} / {torch['peak_memory'] / 1e9:.1f}"))
+    table = README.split("times as fast | peak memory")[1].split("\n\n")[0]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|"))[1:] for line in table.splitlines()[2:]]
+    assert len(rows) == 6
+    assert set(rows) <= measured
+
+    ladder = json.loads((ROOT / "benchmarks" / "results" / "ladder.json").read_text(encoding="utf-8"))["conv2d"]["steps"]
+    for step in ladder[1:]:
+        assert f"| {step['ms']:,.1f} |" in README

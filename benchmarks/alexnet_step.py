@@ -1,11 +1,13 @@
 """How long does a training step take, beside the big frameworks on the same CPU?
 
-    python benchmarks/alexnet_step.py --arch one-tower --batch 128 [--forward] [--peers torch,torch-channels-last] [--rounds 5]
+    python benchmarks/alexnet_step.py --arch one-tower --batch 128 [--forward] [--peers torch,jax] [--rounds 5]
+    python benchmarks/alexnet_step.py --peers chainer,dezero --python chainer=OTHER_ENVIRONMENT/bin/python
 
 Inside the timing of a step: forward with LRN and dropout, loss, backward, momentum SGD with weight decay. Outside: making
-the images, and moving them anywhere. Every contender runs in a process of its own, the same network on the same sizes;
-rounds alternate between them, so that whatever else the machine does falls on all alike. Told are medians, and ratios of
-medians. Results go to benchmarks/results/ as JSON, with machine and versions.
+the images, and moving them anywhere. (DeZero has no LRN and no groups; JAX goes without dropout.) Every contender runs in a
+process of its own, in its own environment where one is named, and builds the network from the same description. Rounds
+alternate between them, so that whatever else the machine does falls on all alike. Told are medians, and ratios of medians.
+Results go to benchmarks/results/ as JSON, with machine and versions.
 """
 
 import argparse
@@ -22,18 +24,45 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 
-def minicnn_step(arch, batch, forward_only):
-    """A function that runs one step (or one forward pass) of minicnn."""
-    import numpy as np
+def describe(arch):
+    """The network as plain data, which a process without minicnn can read: {"side": pixels, "layers": [[kind, numbers], ...]}."""
     from alexnet import alexnet, input_size
+    layers = []
+    for layer in alexnet(arch):
+        kind, w = type(layer).__name__, getattr(layer, "weight", None)
+        numbers = {}
+        if kind == "Conv2d":
+            numbers = {"inputs": w.shape[1] * layer.groups, "outputs": w.shape[0], "kernel": w.shape[2], "stride": layer.stride[0],
+                       "padding": layer.padding[0], "groups": layer.groups}
+        elif kind == "Linear":
+            numbers = {"inputs": w.shape[1], "outputs": w.shape[0]}
+        elif kind == "LocalResponseNorm":
+            numbers = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "k": layer.k}
+        elif kind == "MaxPool2d":
+            numbers = {"kernel": layer.kernel_size, "stride": layer.stride}
+        elif kind == "AdaptiveAvgPool2d":
+            numbers = {"size": layer.output_size}
+        layers.append([kind, numbers])
+    return {"arch": arch, "side": input_size(arch), "layers": layers}
+
+
+def numbers_for(network, batch):
+    """Random images (batch, 3, side, side), and labels, as NumPy arrays."""
+    import numpy as np
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, 3, network["side"], network["side"]), dtype=np.float32), rng.integers(0, 1000, batch)
+
+
+def minicnn_step(network, batch, forward_only):
+    """A function that runs one step (or one forward pass) of minicnn, and the versions that matter."""
+    import numpy as np
+    from alexnet import alexnet
 
     import minicnn as mc
     mc.seed(0)
-    net = alexnet(arch)
-    side = input_size(arch)
-    rng = np.random.default_rng(0)
-    x = mc.Tensor(rng.standard_normal((batch, side, side, 3), dtype=np.float32).transpose(0, 3, 1, 2))
-    labels = rng.integers(0, 1000, batch)
+    net = alexnet(network["arch"])
+    images, labels = numbers_for(network, batch)
+    x = mc.Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
     optimizer = mc.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     if forward_only:
         net.eval()
@@ -50,30 +79,22 @@ def minicnn_step(arch, batch, forward_only):
     return step, {"minicnn": mc.__version__, "numpy": np.__version__, "threads": mc.parallel.threads()}
 
 
-def torch_step(arch, batch, forward_only, channels_last=False, compiled=False):
+def torch_step(network, batch, forward_only, channels_last=False, compiled=False):
     """The same in PyTorch: its own layers, and LRN with the paper's constants (alpha times the size, as PyTorch divides by it)."""
     import torch
-    from alexnet import VARIANTS, alexnet, input_size
     from torch import nn
     torch.manual_seed(0)
-
-    def counterpart(layer):
-        kind, w = type(layer).__name__, getattr(layer, "weight", None)
-        if kind == "Conv2d":
-            return nn.Conv2d(w.shape[1] * layer.groups, w.shape[0], w.shape[2:], layer.stride, layer.padding, groups=layer.groups)
-        if kind == "Linear":
-            return nn.Linear(w.shape[1], w.shape[0])
-        if kind == "LocalResponseNorm":
-            return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
-        if kind == "MaxPool2d":
-            return nn.MaxPool2d(layer.kernel_size, layer.stride)
-        return {"ReLU": nn.ReLU, "Dropout": nn.Dropout, "Flatten": nn.Flatten,
-                "AdaptiveAvgPool2d": lambda: nn.AdaptiveAvgPool2d(layer.output_size)}[kind]()
-
-    assert arch in VARIANTS
-    net = nn.Sequential(*map(counterpart, alexnet(arch)))
-    side = input_size(arch)
-    x, labels = torch.randn(batch, 3, side, side), torch.randint(0, 1000, (batch,))
+    build = {
+        "Conv2d": lambda inputs, outputs, kernel, stride, padding, groups: nn.Conv2d(inputs, outputs, kernel, stride, padding,
+                                                                                     groups=groups),
+        "Linear": lambda inputs, outputs: nn.Linear(inputs, outputs),
+        "LocalResponseNorm": lambda size, alpha, beta, k: nn.LocalResponseNorm(size, alpha * size, beta, k),
+        "MaxPool2d": lambda kernel, stride: nn.MaxPool2d(kernel, stride),
+        "AdaptiveAvgPool2d": lambda size: nn.AdaptiveAvgPool2d(size),
+        "ReLU": nn.ReLU, "Dropout": nn.Dropout, "Flatten": nn.Flatten,
+    }
+    net = nn.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"]))
+    x, labels = map(torch.from_numpy, numbers_for(network, batch))
     if channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -93,35 +114,42 @@ def torch_step(arch, batch, forward_only, channels_last=False, compiled=False):
     return step, {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
-def jax_step(arch, batch, forward_only):
+def jax_step(network, batch, forward_only):
     """The same in JAX, compiled; without dropout (its random numbers would be counted against it)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from alexnet import alexnet, input_size
-    layers = list(alexnet(arch))
-    parameters = [(jnp.asarray(layer.weight.data), jnp.asarray(layer.bias.data)) if hasattr(layer, "weight") else None for layer in layers]
-    side = input_size(arch)
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((batch, 3, side, side), dtype=np.float32))
-    labels = jnp.asarray(rng.integers(0, 1000, batch))
+
+    def first(kind, numbers):
+        if kind == "Conv2d":
+            shape = (numbers["outputs"], numbers["inputs"] // numbers["groups"], numbers["kernel"], numbers["kernel"])
+        elif kind == "Linear":
+            shape = (numbers["outputs"], numbers["inputs"])
+        else:
+            return None
+        return jnp.asarray(0.01 * rng.standard_normal(shape, dtype=np.float32)), jnp.zeros(shape[0], jnp.float32)
+
+    parameters = [first(*layer) for layer in network["layers"]]
+    x, labels = map(jnp.asarray, numbers_for(network, batch))
 
     def forward(parameters, x):
-        for layer, p in zip(layers, parameters, strict=True):
-            kind = type(layer).__name__
+        for (kind, numbers), p in zip(network["layers"], parameters):       # noqa: B905 (other environments may be older)
             if kind == "Conv2d":
-                x = jax.lax.conv_general_dilated(x, p[0], layer.stride, [(q, q) for q in layer.padding], feature_group_count=layer.groups)
+                around = [(numbers["padding"],) * 2] * 2
+                x = jax.lax.conv_general_dilated(x, p[0], (numbers["stride"],) * 2, around, feature_group_count=numbers["groups"])
                 x = x + p[1][:, None, None]
             elif kind == "Linear":
                 x = x @ p[0].T + p[1]
             elif kind == "ReLU":
                 x = jnp.maximum(x, 0)
             elif kind == "LocalResponseNorm":
-                r = layer.size // 2
-                s = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, layer.size, 1, 1), (1, 1, 1, 1), [(0, 0), (r, r), (0, 0), (0, 0)])
-                x = x * (layer.k + layer.alpha * s) ** -layer.beta
+                n, r = numbers["size"], numbers["size"] // 2
+                s = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, n, 1, 1), (1, 1, 1, 1), [(0, 0), (r, r), (0, 0), (0, 0)])
+                x = x * (numbers["k"] + numbers["alpha"] * s) ** -numbers["beta"]
             elif kind == "MaxPool2d":
-                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 3, 3), (1, 1, 2, 2), "VALID")
+                k, s = numbers["kernel"], numbers["stride"]
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, k, k), (1, 1, s, s), "VALID")
             elif kind == "Flatten":
                 x = x.reshape(len(x), -1)
         return x
@@ -146,23 +174,106 @@ def jax_step(arch, batch, forward_only):
     return step, {"jax": jax.__version__}
 
 
+def chainer_step(network, batch, forward_only):
+    """The same in Chainer."""
+    import chainer
+    import numpy as np
+    from chainer import functions as F
+    from chainer import links as L
+    build = {
+        "Conv2d": lambda inputs, outputs, kernel, stride, padding, groups: L.Convolution2D(inputs, outputs, kernel, stride, padding,
+                                                                                           groups=groups),
+        "Linear": lambda inputs, outputs: L.Linear(inputs, outputs),
+        "LocalResponseNorm": lambda size, alpha, beta, k: lambda x: F.local_response_normalization(x, size, k, alpha, beta),
+        "MaxPool2d": lambda kernel, stride: lambda x: F.max_pooling_2d(x, kernel, stride, cover_all=False),
+        "AdaptiveAvgPool2d": lambda size: lambda x: x,          # 6 x 6 to 6 x 6 at the sizes measured here
+        "ReLU": lambda: F.relu, "Dropout": lambda: F.dropout, "Flatten": lambda: lambda x: F.reshape(x, (len(x), -1)),
+    }
+    net = chainer.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"]))
+    images, labels = numbers_for(network, batch)
+    labels = labels.astype(np.int32)
+    optimizer = chainer.optimizers.MomentumSGD(1e-3, 0.9).setup(net)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
+
+    def step():
+        if forward_only:
+            with chainer.using_config("train", False), chainer.no_backprop_mode():
+                net(images)
+            return
+        loss = F.softmax_cross_entropy(net(images), labels)
+        net.cleargrads()
+        loss.backward()
+        optimizer.update()
+    return step, {"chainer": chainer.__version__, "numpy": np.__version__}
+
+
+def dezero_step(network, batch, forward_only):
+    """The same in DeZero, without LRN, which it has not; nor has it groups."""
+    import dezero
+    import numpy as np
+    from dezero import functions as F
+    from dezero import layers as L
+    from dezero.optimizers import MomentumSGD, WeightDecay
+    if any(numbers.get("groups", 1) > 1 for _, numbers in network["layers"]):
+        raise SystemExit("DeZero has no groups")
+    build = {
+        "Conv2d": lambda inputs, outputs, kernel, stride, padding, groups: L.Conv2d(outputs, kernel, stride, padding, in_channels=inputs),
+        "Linear": lambda inputs, outputs: L.Linear(outputs, in_size=inputs),
+        "LocalResponseNorm": lambda size, alpha, beta, k: lambda x: x,
+        "MaxPool2d": lambda kernel, stride: lambda x: F.pooling(x, kernel, stride, 0),
+        "AdaptiveAvgPool2d": lambda size: lambda x: x,
+        "ReLU": lambda: F.relu, "Dropout": lambda: F.dropout, "Flatten": lambda: lambda x: F.reshape(x, (x.shape[0], -1)),
+    }
+
+    class Net(dezero.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [build[kind](**numbers) for kind, numbers in network["layers"]]
+            for i, part in enumerate(self.parts):
+                setattr(self, f"part{i}", part)
+
+        def forward(self, x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    net = Net()
+    images, labels = numbers_for(network, batch)
+    optimizer = MomentumSGD(1e-3, 0.9).setup(net)
+    optimizer.add_hook(WeightDecay(5e-4))
+
+    def step():
+        if forward_only:
+            with dezero.test_mode(), dezero.no_grad():
+                net(images)
+            return
+        loss = F.softmax_cross_entropy(net(images), labels)
+        net.cleargrads()
+        loss.backward()
+        optimizer.update()
+    return step, {"dezero": "0.0.13", "numpy": np.__version__}
+
+
 CONTENDERS = {
     "minicnn": minicnn_step,
     "torch": torch_step,
     "torch-channels-last": lambda *a: torch_step(*a, channels_last=True),
     "torch-compile": lambda *a: torch_step(*a, compiled=True),
     "jax": jax_step,
+    "chainer": chainer_step,
+    "dezero": dezero_step,
 }
 
 
-def contend(name, arch, batch, forward_only, threads):
-    """In a process of its own: get ready, then for each line on standard input run one step and say how long it took."""
+def contend(name, batch, forward_only, threads):
+    """In a process of its own: read the network, get ready, then for each line on standard input run one step and say how long it took."""
+    network = json.loads(sys.stdin.readline())
     if threads:
         os.environ["MINICNN_THREADS"] = str(threads)
         if name.startswith("torch"):
             import torch
             torch.set_num_threads(threads)
-    step, versions = CONTENDERS[name](arch, batch, forward_only)
+    step, versions = CONTENDERS[name](network, batch, forward_only)
     for _ in range(2):
         step()                          # compile, allocate, warm up
     print(json.dumps(versions), flush=True)
@@ -179,14 +290,17 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def compare(arch, batch, forward_only, names, rounds, threads=None):
+def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None):
     """Alternate between the contenders; name -> {"seconds": [...], "peak_memory": ..., "versions": ...}."""
-    command = [sys.executable, __file__, "--arch", arch, "--batch", str(batch), *(["--forward"] if forward_only else []),
-               *(["--threads", str(threads)] if threads else [])]
+    command = [__file__, "--batch", str(batch), *(["--forward"] if forward_only else []), *(["--threads", str(threads)] if threads else [])]
+    network = json.dumps(describe(arch))
     running, results = {}, {}
     for name in names:
-        process = subprocess.Popen([*command, "--contender", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        python = (pythons or {}).get(name, sys.executable)
+        process = subprocess.Popen([python, *command, "--contender", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                    stderr=subprocess.PIPE if name != "minicnn" else None)
+        process.stdin.write(network + "\n")
+        process.stdin.flush()
         ready = process.stdout.readline()
         if not ready:
             process.wait()
@@ -243,15 +357,17 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--forward", action="store_true", help="only the forward pass, without gradients")
     parser.add_argument("--peers", default="torch,torch-channels-last", help=f"of {', '.join(list(CONTENDERS)[1:])}")
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="the interpreter that has this peer installed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="for all contenders; default: every core")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "cpu-step.json")
     args = parser.parse_args()
     if args.contender:
-        return contend(args.contender, args.arch, args.batch, args.forward, args.threads)
+        return contend(args.contender, args.batch, args.forward, args.threads)
     names = ["minicnn", *filter(None, args.peers.split(","))]
-    results = compare(args.arch, args.batch, args.forward, names, args.rounds, args.threads)
+    results = compare(args.arch, args.batch, args.forward, names, args.rounds, args.threads,
+                      dict(item.split("=", 1) for item in args.python))
     what = f"{args.arch}, batch {args.batch}, {'forward only' if args.forward else 'training step'}" + (
         f", {args.threads} thread(s)" if args.threads else "")
     print(what, *table(results, args.arch, args.batch, args.forward), sep="\n")

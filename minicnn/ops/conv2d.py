@@ -50,6 +50,7 @@ class Conv2d(Function):
         return (gx, gw, gb)[:len(self.inputs)]
 
     def multiply_adds(self, y, x, w, b=None):
+        """One for each weight that each output uses."""
         return y.size * w[0].size
 
 

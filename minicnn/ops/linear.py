@@ -24,6 +24,7 @@ class Linear(Function):
         return (gx, gw, gy.sum(axis=0))[:len(self.inputs)]
 
     def multiply_adds(self, y, x, w, b=None):
+        """One for each weight that each output uses."""
         return len(x) * w.size
 
 

@@ -11,6 +11,7 @@ Results go to benchmarks/results/ as JSON, with machine and versions.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -299,12 +300,13 @@ def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None
         python = (pythons or {}).get(name, sys.executable)
         process = subprocess.Popen([python, *command, "--contender", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                    stderr=subprocess.PIPE if name != "minicnn" else None)
-        process.stdin.write(network + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):          # it may be gone already; then it has said why
+            process.stdin.write(network + "\n")
+            process.stdin.flush()
         ready = process.stdout.readline()
         if not ready:
-            process.wait()
-            print(f"{name}: not here ({(process.stderr.read().splitlines() or ['it ended without a word'])[-1]})")
+            complaint = (process.communicate()[1] or "").splitlines() or ["it ended without a word"]
+            print(f"{name}: not here ({complaint[-1]})")
             continue
         running[name], results[name] = process, {"seconds": [], "versions": json.loads(ready)}
     for _ in range(rounds):
@@ -315,8 +317,7 @@ def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None
             results[name]["seconds"].append(seconds)
             results[name]["peak_memory"] = memory
     for process in running.values():
-        process.stdin.close()
-        process.wait()
+        process.communicate()           # no more input: it ends
     return results
 
 

@@ -34,6 +34,10 @@ DEFAULTS: dict[str, dict] = {
 }
 
 
+RECIPE = ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed")
+CONTENTS = ("model", "optimizer", "schedule", "random", "step", "classes", "steps_per_epoch", "arguments")       # of a checkpoint
+
+
 def train(args, checkpoint):
     mc.seed(args.seed)
     device = args.device
@@ -52,6 +56,12 @@ def train(args, checkpoint):
         for group in optimizer.groups:                  # what this command line changes holds from here on
             group.update(lr=group["lr"] * (args.lr / checkpoint["arguments"]["lr"]), momentum=args.momentum, weight_decay=args.weight_decay)
         schedule.load_state_dict(checkpoint["schedule"])
+        if checkpoint["classes"] != list(classes):
+            raise mc.CheckpointError(f"the run to go on with knows the classes {shown(checkpoint['classes'])}, "
+                                     f"but {args.data} has {shown(classes)}")
+        if not args.eval and checkpoint["steps_per_epoch"] != len(train_loader):
+            raise mc.CheckpointError(f"the run to go on with had {checkpoint['steps_per_epoch']} steps in an epoch, but {args.data} now "
+                                     f"gives {len(train_loader)}; images came or went. Start a new run, without --resume")
         mc.random.set_state(checkpoint["random"])
     if args.eval:
         return evaluate(model, val_loader, device)
@@ -59,9 +69,13 @@ def train(args, checkpoint):
     def save():
         mc.save_checkpoint(args.out / "checkpoint.npz", model=model.state_dict(), optimizer=optimizer.state_dict(),
                            schedule=schedule.state_dict(), random=mc.random.state(), step=step,
-                           classes=classes, arguments=recipe(args))
+                           classes=list(classes), steps_per_epoch=len(train_loader), arguments=recipe(args))
 
     last_step = min(args.epochs * len(train_loader), args.steps or sys.maxsize)
+    if step >= last_step:
+        print(f"{args.out}: {step} of {last_step} steps are done already; give more --epochs or --steps to go on")
+        return evaluate(model, val_loader, device)
+    args.out.mkdir(parents=True, exist_ok=True)
     with (Log(args.out / "log.jsonl", resumed_at=step if checkpoint else None) as log,
           tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar):
         while step < last_step:
@@ -140,6 +154,9 @@ class Log:
     """The run's numbers, as JSON lines in a file and as words beside the progress bar."""
 
     def __init__(self, path, resumed_at):
+        if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+            with open(path, "a", encoding="utf-8") as cut_short:       # by a crash: the next record gets a line of its own
+                cut_short.write("\n")
         self.file = open(path, "a", encoding="utf-8", buffering=1)      # noqa: SIM115 (a line is written when it is complete)
         self.loss = self.top1 = None
         self.start = time.perf_counter()
@@ -157,7 +174,7 @@ class Log:
         self.file.write(json.dumps({"kind": kind, "step": step, "seconds": seconds, **numbers}) + "\n")
 
     def train(self, step, loss, top1, lr, images, bar):
-        self.write("train", step, loss=loss, top1=top1, lr=lr)
+        self.write("train", step, loss=loss if math.isfinite(loss) else None, top1=top1, lr=lr)
         self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
         self.top1 = top1 if self.top1 is None else 0.95 * self.top1 + 0.05 * top1
         bar.set_postfix_str(f"loss {self.loss:.3f}, top-1 {self.top1:.1f} %", refresh=False)
@@ -183,8 +200,12 @@ def draw(model, args):
 
 def recipe(args):
     """What makes the run what it is; kept in the checkpoint, and taken from there by --resume."""
-    return {name: getattr(args, name) for name in
-            ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed")}
+    return {name: getattr(args, name) for name in RECIPE}
+
+
+def shown(classes):
+    """The first few names of a list of classes."""
+    return ", ".join(classes[:4]) + (f", ... ({len(classes)})" if len(classes) > 4 else "")
 
 
 def parse(argv):
@@ -214,7 +235,7 @@ def complete(args):
     if args.resume:
         path = args.resume / "checkpoint.npz" if args.resume.is_dir() else args.resume
         checkpoint = mc.load_checkpoint(path)
-        if "arguments" not in checkpoint:
+        if not {*CONTENTS} <= set(checkpoint) or set(checkpoint["arguments"]) != {*RECIPE}:
             raise mc.CheckpointError(f"{path}: a checkpoint, but not one that this program wrote")
         for name, value in checkpoint["arguments"].items():
             given = getattr(args, name)
@@ -233,7 +254,8 @@ def complete(args):
             setattr(args, name, value)
     if args.out is None:
         args.out = next(p for p in (pathlib.Path("runs") / f"{args.arch}-{i}" for i in range(1, 100000)) if not p.exists())
-    if not checkpoint and (args.out / "log.jsonl").exists():
+    going_on = checkpoint is not None and args.out.resolve() == path.parent.resolve()
+    if not going_on and not args.eval and any((args.out / name).exists() for name in ("log.jsonl", "checkpoint.npz")):
         raise FileExistsError(f"{args.out} holds a run already; go on with it (--resume {args.out}), or name another folder with --out")
     return checkpoint
 
@@ -266,8 +288,6 @@ def main(argv=None):
     try:
         checkpoint = complete(args)
         args.device = choose_device(args.device)
-        if not args.eval:
-            args.out.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):          # a loss that explodes is noticed by its value
             result = train(args, checkpoint)

@@ -25,6 +25,7 @@ class Function:
     """
 
     inputs: tuple = ()  # for each input: the node that made it, the leaf tensor itself, or None (needs no gradient)
+    shapes: tuple = ()  # of the inputs
     saved: tuple | None = None          # what forward returned for backward; None once backward has used it
 
     def forward(self, *arrays):
@@ -46,11 +47,17 @@ class Function:
     def __call__(self, *tensors):
         if self.inputs:
             raise RuntimeError(f"{self}: an instance of a Function is one node of one graph; make a new one for each call")
+        for i, t in enumerate(tensors):
+            if not isinstance(t, Tensor):
+                raise TypeError(f"{self}: input {i} is a Tensor, not {type(t).__name__}; write minicnn.Tensor(x)")
         arrays = [t.data for t in tensors]
         check_alike(self, arrays)
         for hook in _hooks:
             hook.before_forward(self, arrays)
-        y, saved = self.forward(*arrays)
+        result = self.forward(*arrays)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+            raise TypeError(f"{self}.forward is to return (answer, (what, backward, needs)); a tuple of one is written (x,), of none ()")
+        y, saved = result
         answer = Tensor(y)
         if _grad.enabled and any(t.requires_grad for t in tensors):
             self.inputs = tuple((t.node or t) if t.requires_grad else None for t in tensors)

@@ -62,7 +62,11 @@ def load_checkpoint(path):
     """
     path = os.fspath(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        file = open(path, "rb")             # noqa: SIM115 (a file that cannot be opened is no damaged file: this OSError is the reader's)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint at {path}") from None
+    try:
+        with file, zipfile.ZipFile(file) as archive:
             size = os.path.getsize(path)
             if any(m.compress_type != zipfile.ZIP_STORED or m.file_size > size for m in archive.infolist()):
                 raise CheckpointError(f"{path}: damaged or foreign: it claims to hold more than the file does")
@@ -77,13 +81,9 @@ def load_checkpoint(path):
             return from_tree(tree["contents"], archive)
     except CheckpointError:
         raise
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"no checkpoint at {path}") from None
-        raise
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path}: not a checkpoint, or one that is cut short or damaged ({error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
@@ -92,6 +92,8 @@ def to_tree(value, where, arrays):
     if is_array(value):
         name = where.strip("/") or "array"
         array = to_device(value, "cpu")
+        if name in arrays:
+            raise TypeError(f"save_checkpoint: two arrays would both be called {name!r}; use keys without '/'")
         if array.dtype.kind not in "fiub":
             raise TypeError(f"save_checkpoint: {name} has dtype {array.dtype}; arrays of numbers are wanted")
         arrays[name] = array
@@ -102,7 +104,7 @@ def to_tree(value, where, arrays):
         return {"dict": {k: to_tree(v, f"{where}/{k}", arrays) for k, v in value.items()}}
     if isinstance(value, (list, tuple)):
         return {"list": [to_tree(v, f"{where}/{i}", arrays) for i, v in enumerate(value)]}
-    if isinstance(value, (np.integer, np.floating)):
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}

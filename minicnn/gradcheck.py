@@ -136,6 +136,8 @@ def gradcheck(fn, inputs, tolerance=1e-6, eps=1e-5, seed=0):
                     vacuous.append(f"input {i}")
                 entries += [Entry(w, a, n, abs(a - n) / max(largest, 1e-300)) for w, a, n in seen]
 
+    if not entries:
+        raise GradcheckError("gradcheck: nothing to see: no input has an element")
     if vacuous:
         raise GradcheckError(f"gradcheck: nothing to see: every gradient of {vacuous[0]} is below the noise, so a wrong backward would "
                              "pass. Does fn use this input? Are the values such that it matters?")
@@ -149,7 +151,10 @@ def gradcheck(fn, inputs, tolerance=1e-6, eps=1e-5, seed=0):
 def gradients(fn, arrays, cotangent):
     """What backward says: the gradient of every input for this cotangent."""
     tensors = [Tensor(a.copy(), requires_grad=True) for a in arrays]
-    fn(*tensors).backward(cotangent)
+    y = fn(*tensors)
+    if not y.requires_grad:
+        raise GradcheckError("gradcheck: the answer of fn does not depend on its inputs as far as the graph knows; does it detach?")
+    y.backward(cotangent)
     return [np.zeros_like(a) if t.grad is None else t.grad for t, a in zip(tensors, arrays, strict=True)]
 
 

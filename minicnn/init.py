@@ -52,6 +52,8 @@ def he(model):
     Inputs of about unit variance keep it through the layers. A small last layer makes the first loss ln(classes): the
     network begins with no opinion, rather than with strong and wrong ones.
     """
+    if not layers_with_weights(model):
+        raise ValueError("init.he: this network has no layer with a weight")
     *layers, last = layers_with_weights(model)
     for layer in layers:
         he_normal(layer.weight)

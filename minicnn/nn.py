@@ -7,6 +7,7 @@ import numpy as np
 
 from minicnn import init, ops
 from minicnn.autograd import hooks
+from minicnn.backend import is_array, to_device
 from minicnn.ops.layout import pair
 from minicnn.tensor import Tensor
 
@@ -18,6 +19,13 @@ class Module:
     """
 
     training = True
+
+    def __setattr__(self, name, value):
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        if any(isinstance(v, Module) for v in inside):
+            raise TypeError(f"{type(self).__name__}.{name}: layers in a {type(value).__name__} would not be found, and would not learn; "
+                            "use Sequential(*layers), or an attribute for each")
+        super().__setattr__(name, value)
 
     def forward(self, *inputs):
         """The output for these inputs."""
@@ -64,15 +72,17 @@ class Module:
         Raises ValueError that says which names are missing, unknown or of another shape; then nothing was changed.
         """
         own = dict(self.named_parameters())
+        state = {name: a if is_array(a) else np.asarray(a) for name, a in state.items()}
         wrong = [f"{name} is missing" for name in own if name not in state]
         wrong += [f"{name} is unknown" for name in state if name not in own]
         wrong += [f"{name} has shape {tuple(state[name].shape)}, not {p.shape}" for name, p in own.items()
                   if name in state and tuple(state[name].shape) != p.shape]
+        wrong += [f"{name} is of dtype {a.dtype}" for name, a in state.items() if a.dtype.kind not in "fiu"]
         if wrong:
             shown = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
             raise ValueError(f"load_state_dict: these weights are of another network: {shown}")
         for name, p in own.items():
-            p.data[...] = Tensor(np.asarray(state[name]) if isinstance(state[name], (list, float)) else state[name]).to(p.device).data
+            p.data[...] = to_device(state[name], p.device)
 
     def train(self, mode=True):
         """Training mode (dropout draws masks) for this module and all its parts; returns the module."""
@@ -111,7 +121,7 @@ class Sequential(Module):
         for name, layer in zip(self.names, [*layers, *named_layers.values()], strict=True):
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential: {name} is a {type(layer).__name__}, not a Module; for relu write ReLU()")
-            if hasattr(Sequential, name):
+            if hasattr(Sequential, name) or name == "names":
                 raise ValueError(f"Sequential: a layer cannot be named {name!r}, that is a method of Sequential")
             setattr(self, name, layer)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from minicnn.backend import to_device, xp_of
 from minicnn.parallel import run
+from minicnn.tensor import Tensor
 
 BLOCK = 1 << 16         # elements a core updates at a time: gradient, velocity, weight and a scratch fit in its cache
 
@@ -31,6 +32,8 @@ class SGD:
     """
 
     def __init__(self, params, lr, momentum=0.9, weight_decay=0.0):
+        if isinstance(params, Tensor):
+            raise TypeError("SGD: a list of parameters is wanted, not one Tensor; write [p]")
         params = list(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
@@ -40,7 +43,13 @@ class SGD:
             raise ValueError("SGD: no parameters were given")
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError("SGD: a parameter was given twice; it would be updated twice in each step")
+        for p in self.params:
+            if not (isinstance(p, Tensor) and p.requires_grad and p.node is None):
+                raise TypeError(f"SGD: a parameter is a leaf Tensor with requires_grad=True, not {p!r:.80}")
         for group in self.groups:
+            unknown = set(group) - {"params", *defaults}
+            if unknown:
+                raise ValueError(f"SGD: a group has no {sorted(unknown)[0]!r}; it has params, lr, momentum and weight_decay")
             check_group(group)
         self.velocities = [xp_of(p.data).zeros_like(p.data) for p in self.params]
 
@@ -78,7 +87,7 @@ class SGD:
 
 def check_group(group):
     """The numbers of a group make sense, or an error that names the one that does not."""
-    if not (isinstance(group["lr"], (int, float)) and math.isfinite(group["lr"]) and group["lr"] > 0):
+    if not (isinstance(group["lr"], (int, float, np.floating)) and math.isfinite(group["lr"]) and group["lr"] > 0):
         raise ValueError(f"SGD: lr is a positive finite number, not {group['lr']!r}")
     if not 0 <= group["momentum"] < 1:
         raise ValueError(f"SGD: momentum is at least 0 and less than 1, not {group['momentum']!r}")
@@ -140,21 +149,27 @@ class LinearDecay:
         if steps < 1:
             raise ValueError(f"LinearDecay: steps is at least 1, not {steps!r}")
         self.optimizer, self.steps, self.count = optimizer, steps, 0
+        self.first_rates = [group["lr"] for group in optimizer.groups]
 
     def step(self):
         """Count one; lower the rates. After the last, they stay as low as they were in the last step."""
-        left = self.steps - self.count
         self.count += 1
-        if left > 1:
-            scale_rates(self.optimizer, (left - 1) / left)
+        self.set_rates()
+
+    def set_rates(self):
+        """The rates are a function of the count alone."""
+        left = max(self.steps - self.count, 1) / self.steps
+        for group, rate in zip(self.optimizer.groups, self.first_rates, strict=True):
+            group["lr"] = rate * left
 
     def state_dict(self):
-        """The count (the rates themselves are in the optimiser's state)."""
+        """The count; the first rates are those the optimiser was made with."""
         return {"count": self.count}
 
     def load_state_dict(self, state):
-        """Go on from a `state_dict()`."""
+        """Go on from a `state_dict()`, after the optimiser's: the rates become what the count says, also for another total."""
         self.count = state["count"]
+        self.set_rates()
 
 
 class ReduceLROnPlateau:
@@ -172,7 +187,7 @@ class ReduceLROnPlateau:
 
     def step(self, metric):
         """Look at the newest number; lower the rates if it is time. NaN counts as no improvement."""
-        if self.best is None or metric < self.best - self.threshold:
+        if not math.isnan(metric) and (self.best is None or metric < self.best - self.threshold):
             self.best, self.bad = float(metric), 0
             return
         self.bad += 1

@@ -23,6 +23,7 @@ BLOCK_BYTES = 1 << 20       # what one block should touch: about one core's seco
 PARTIAL_SUMS = 8            # a sum over the batch is cut into this many, whatever the number of threads
 
 _inside = threading.local()
+_one_at_a_time = threading.Lock()
 _threads = None
 
 
@@ -68,11 +69,23 @@ def _blas():
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
+def _after_fork():
+    """A forked child has none of the parent's threads, and a lock that one of them held would never be opened."""
+    global _one_at_a_time, _inside
+    _one_at_a_time, _inside = threading.Lock(), threading.local()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def run(tasks):
     """Call every task in the list, on all cores; return when the last is done. A task must not call `run`."""
     if getattr(_inside, "busy", False):
         raise RuntimeError("parallel.run inside parallel.run: the inner one has no threads left to use")
-    with _blas().limit(limits=1) if tasks else contextlib.nullcontext():
+    # One at a time: the number of BLAS threads belongs to the process, and two that set it would restore each other's.
+    with _one_at_a_time, _blas().limit(limits=1) if tasks else contextlib.nullcontext():
         queue = iter(tasks)             # shared by the threads: each takes the next task when it is free
         on_error = np.geterr()          # the caller's np.errstate holds in every thread
 

@@ -51,8 +51,8 @@ def preserved():
 def generator(purpose, *where, seed=None):
     """A NumPy Generator for (seed, purpose, up to two numbers that say where): independent of every other one."""
     high, low = (0, 0, *where)[-2:]
-    key = (_state["seed"] if seed is None else seed, purpose)
-    return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, low, high)))
+    key = np.array([_state["seed"] if seed is None else seed, purpose], np.uint64)       # (a list would go through float64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, low, high], np.uint64)))
 
 
 def next_generator(purpose_name):

@@ -6,6 +6,7 @@ Every set has a length, `classes` (their names, in label order), and items `(ima
 
 import gzip
 import pathlib
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -151,7 +152,7 @@ def read_bytes(path, opener=open):
     try:
         with opener(path, "rb") as file:
             return file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 

@@ -51,7 +51,7 @@ class Div(Function):
 
     def backward(self, gy, a, b):
         return (unbroadcast(gy / b, a.shape) if self.needs[0] else None,
-                unbroadcast(-gy * a / b ** 2, b.shape) if self.needs[1] else None)
+                unbroadcast(-gy * (a / b) / b, b.shape) if self.needs[1] else None)
 
 
 class Power(Function):

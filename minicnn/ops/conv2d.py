@@ -46,8 +46,9 @@ class Conv2d(Function):
         how = self.stride, self.padding, self.groups, self.algorithm
         gx = nchw(input_gradient(gy, x, w, *how)) if self.needs[0] else None
         gw = nchw(filter_gradient(gy, x, w, *how)) if self.needs[1] else None
-        gb = sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, gy.shape[3:], gy.dtype)
-        return (gx, gw, gb)[:len(self.inputs)]
+        if len(self.inputs) == 2:
+            return gx, gw
+        return gx, gw, sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, gy.shape[3:], gy.dtype)
 
     def multiply_adds(self, y, x, w, b=None):
         """One for each weight that each output uses."""

@@ -97,6 +97,8 @@ def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size
         alpha_over_size: False is the paper's rule, as above; True divides alpha by size first, the rule of Caffe,
             PyTorch and ONNX (whose k is 1 by default).
 
+    A channel that overflows (x^2 beyond the dtype) may make up to 31 channels beside it NaN, not only those of its window.
+
     Raises ValueError for an even or non-positive size, and for k that is not positive (s could be zero).
     Source: AlexNet, section 3.3, where size = 5, alpha = 1e-4, beta = 0.75, k = 2.
     """

@@ -25,13 +25,15 @@ def read_log(path):
 
 def training_curves(records, path, title=""):
     """Loss and accuracy over the steps of a run, as a PNG at `path`; `records` as `read_log` gives them."""
-    plt = pyplot()
+    Figure = figure_class()
     train = [r for r in records if r["kind"] == "train"]
     val = [r for r in records if r["kind"] == "val"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for axes, name in ((left, "loss"), (right, "top1")):
-        axes.plot([r["step"] for r in train], [r[name] for r in train], color="0.88", linewidth=0.7)
-        step, smooth = running_mean([r["step"] for r in train], [r[name] for r in train])
+        values = [np.nan if r[name] is None else r[name] for r in train]        # None: the loss was no number
+        axes.plot([r["step"] for r in train], values, color="0.88", linewidth=0.7)
+        step, smooth = running_mean([r["step"] for r in train], values)
         axes.plot(step, smooth, color="C0", label="training (dropout on)")
         axes.plot([r["step"] for r in val], [r[name] for r in val], "o-", color="C1", markersize=4, label="validation")
         axes.set_xlabel("step")
@@ -47,7 +49,6 @@ def training_curves(records, path, title=""):
     right.legend(loc="lower right")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def filters(weight, path, title=""):
@@ -56,10 +57,11 @@ def filters(weight, path, title=""):
     As the paper's figure 3: each filter is scaled to its own largest magnitude; grey is 0.
     """
     weight = np.asarray(weight, np.float32)
-    plt = pyplot()
+    Figure = figure_class()
     columns = int(np.ceil(np.sqrt(len(weight) * 2)))
     rows = -(-len(weight) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(columns * 0.8, rows * 0.8 + 0.5), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(columns * 0.8, rows * 0.8 + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes, w in zip(grid.flat, weight, strict=False):
         picture = 0.5 + 0.5 * w.transpose(1, 2, 0) / max(np.abs(w).max(), 1e-12)
         if picture.shape[2] == 1:
@@ -70,7 +72,6 @@ def filters(weight, path, title=""):
         axes.axis("off")
     figure.suptitle(title or f"first layer: {len(weight)} filters of {weight.shape[2]} x {weight.shape[3]}")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def running_mean(x, y, parts=60):
@@ -80,12 +81,10 @@ def running_mean(x, y, parts=60):
     return [np.reshape(v[:whole], (-1, width)).mean(1) for v in (x, y)]
 
 
-def pyplot():
-    """matplotlib's pyplot, drawing to files only."""
+def figure_class():
+    """matplotlib's Figure: it draws to files and leaves the caller's own plots, and their backend, alone."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('pictures need matplotlib: run  python -m pip install "matplotlib>=3.8"') from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    return plt
+    return Figure

@@ -592,3 +592,25 @@ def test_numpys_global_generator_is_left_alone():
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])
     assert before[2:] == after[2:]
+
+
+@pytest.mark.parametrize("result", ["x * x", "(x * x, x)", "(x * x,)", "(x * x, (x,), 1)"])
+def test_a_forward_that_returns_something_else_is_told(result):
+    class Wrong(mc.Function):
+        def forward(self, x):
+            return eval(result)
+
+    with pytest.raises(TypeError, match=r"Wrong.forward is to return \(answer, \(what, backward, needs\)\)"):
+        Wrong()(Tensor(np.ones(2), True))
+
+
+@pytest.mark.parametrize("call", [lambda a: mc.ops.exp(a), lambda a: mc.ops.conv2d(Tensor(a), a), lambda a: mc.ops.relu(a)])
+def test_a_plain_array_is_told_to_become_a_tensor(call):
+    with pytest.raises(TypeError, match=r"write minicnn\.Tensor\(x\)"):
+        call(np.ones((1, 1, 2, 2), np.float32))
+
+
+def test_the_largest_seeds_differ():
+    from minicnn import random
+    draws = {random.generator(random.SHUFFLE, seed=s).integers(2 ** 60) for s in (0, 2 ** 63, 2 ** 63 + 1, 2 ** 63 + 1000, 2 ** 64 - 1)}
+    assert len(draws) == 5

@@ -152,3 +152,24 @@ def test_a_checkpoint_of_another_network_names_what_differs(tmp_path):
     with pytest.raises(ValueError, match=r"out.weight is missing.*fc.weight has shape \(2, 3\), not \(2, 4\)"):
         large.load_state_dict(mc.load_checkpoint(tmp_path / "a.npz")["model"])
     np.testing.assert_array_equal(large.fc.bias.data, before)
+
+
+def test_no_array_can_take_the_place_of_another(tmp_path):
+    with pytest.raises(TypeError, match="both be called 'a/b'"):
+        mc.save_checkpoint(tmp_path / "a.npz", **{"a": {"b": np.zeros(2)}, "a/b": np.ones(2)})
+    assert os.listdir(tmp_path) == []
+
+
+def test_every_flipped_byte_of_a_small_file_is_noticed_or_harmless(tmp_path):
+    path = tmp_path / "a.npz"
+    mc.save_checkpoint(path, w=np.ones(3), step=1, done=np.bool_(True))
+    whole, want = path.read_bytes(), mc.load_checkpoint(path)
+    for position in range(len(whole)):
+        for bit in (0x01, 0x80):
+            damaged = bytearray(whole)
+            damaged[position] ^= bit
+            path.write_bytes(damaged)
+            try:
+                np.testing.assert_equal(mc.load_checkpoint(path), want)
+            except mc.CheckpointError as error:
+                assert "a.npz" in str(error)

@@ -153,3 +153,23 @@ def test_a_network_is_the_derivative_of_itself():
 
     report = mc.gradcheck(loss, [x, *arrays], tolerance=1e-5)
     assert report.compared > 200
+
+
+def test_layers_in_a_list_are_refused_because_they_would_not_learn():
+    class Net(nn.Module):
+        def __init__(self, layers):
+            self.layers = layers
+
+    for layers in ([nn.Linear(2, 2)], (nn.Linear(2, 2),), {"a": nn.Linear(2, 2)}):
+        with pytest.raises(TypeError, match=r"Net.layers: layers in a .* would not learn; use Sequential"):
+            Net(layers)
+    assert Net([1, 2]).layers == [1, 2]
+
+
+def test_lists_load_and_words_do_not():
+    layer = nn.Linear(2, 1)
+    layer.load_state_dict({"weight": [[1.0, 2.0]], "bias": [3.0]})
+    np.testing.assert_array_equal(layer.weight.data, [[1, 2]])
+    with pytest.raises(ValueError, match="bias is of dtype"):
+        layer.load_state_dict({"weight": [[5.0, 5.0]], "bias": ["a"]})
+    np.testing.assert_array_equal(layer.weight.data, [[1, 2]])

@@ -169,3 +169,44 @@ def test_plateau_goes_on_from_its_state():
     second.load_state_dict(first.state_dict())
     second.step(1.0)
     assert optimizer.groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_linear_decay_is_a_function_of_the_count():
+    from minicnn.optim import LinearDecay
+
+    def rates(steps, goes_on=None):
+        optimizer = SGD([parameter([1.0])], lr=1.0)
+        schedule = LinearDecay(optimizer, steps)
+        seen = []
+        if goes_on:
+            schedule.load_state_dict({"count": goes_on})
+            seen.append(optimizer.groups[0]["lr"])
+        for _ in range(steps - (goes_on or 0)):
+            schedule.step()
+            seen.append(optimizer.groups[0]["lr"])
+        return seen
+
+    assert rates(4) == [0.75, 0.5, 0.25, 0.25]
+    assert rates(8)[3:] == rates(8, goes_on=4)      # also when the first four were counted under another total
+    with pytest.raises(ValueError, match="steps is at least 1"):
+        LinearDecay(SGD([parameter([1.0])], lr=1.0), 0)
+
+
+def test_plateau_does_not_take_nan_for_the_best():
+    optimizer = SGD([parameter([1.0])], lr=1.0)
+    schedule = ReduceLROnPlateau(optimizer, patience=1)
+    for error in (float("nan"), 5.0, 4.0, 3.0):
+        schedule.step(error)
+    assert optimizer.groups[0]["lr"] == 1.0
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(TypeError, match=r"write \[p\]"):
+        SGD(parameter([1.0]), lr=0.1)
+    with pytest.raises(TypeError, match="requires_grad=True"):
+        SGD([mc.Tensor([1.0])], lr=0.1)
+    with pytest.raises(TypeError, match="leaf"):
+        SGD([parameter([1.0]) * 2], lr=0.1)
+    with pytest.raises(ValueError, match="no 'weightdecay'"):
+        SGD([{"params": [parameter([1.0])], "weightdecay": 0.1}], lr=0.1)
+    SGD([parameter([1.0])], lr=np.float32(0.1))

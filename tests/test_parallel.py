@@ -1,5 +1,8 @@
 """Threads: the same bits for any number of them, every slice done once, and errors that come out."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -201,3 +204,28 @@ def test_the_callers_errstate_holds_in_every_thread():
         parallel.run([overflow] * 8)
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
         parallel.run([overflow] * 8)
+
+
+def test_two_threads_that_compute_leave_blas_as_it_was():
+    """The number of BLAS threads belongs to the process: callers take turns, and the last one restores it."""
+    def blas():
+        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+
+    before, a = blas(), np.ones((200, 200), np.float32)
+    workers = [threading.Thread(target=lambda: [parallel.matmul(a, a) for _ in range(200)]) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert blas() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_computes():
+    """It has none of its parent's threads and makes its own."""
+    code = ("import os, signal, numpy as np\nfrom minicnn import parallel\nparallel.set_threads(2)\n"
+            "a = np.ones((300, 300), np.float32)\nparallel.matmul(a, a)\npid = os.fork()\n"
+            "if pid == 0:\n    signal.alarm(20)\n    os._exit(0 if (parallel.matmul(a, a) == 300).all() else 1)\n"
+            "print(os.waitpid(pid, 0)[1])")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

@@ -215,3 +215,75 @@ def test_numpy_global_random_state_is_untouched(tmp_path):
     before = np.random.get_state()[1].copy()
     assert main(["--steps", "1", *SMALL, "--out", str(tmp_path / "run")]) == 0
     np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_resuming_a_finished_run_says_so(straight):
+    """The same steps again: nothing to do, and nothing is written."""
+    before = {p.name: p.read_bytes() for p in straight[0].iterdir()}
+    code, stdout, stderr = run("--resume", straight[0], "--steps", 7)
+    assert code == 0, stderr
+    assert "7 of 7 steps are done already; give more --epochs or --steps" in stdout
+    assert {p.name: p.read_bytes() for p in straight[0].iterdir()} == before
+
+
+def test_resume_into_another_run_is_refused(straight, tmp_path):
+    out = tmp_path / "other"
+    assert run("--steps", 1, *SMALL, "--seed", 5, "--out", out)[0] == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    code, _, stderr = run("--resume", straight[0], "--steps", 8, "--out", out)
+    assert code == 2
+    assert "holds a run already" in stderr
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_other_classes_are_refused(photos, tmp_path):
+    import shutil
+    assert run("--data", photos, "--batch-size", 4, "--steps", 1, "--out", tmp_path / "run")[0] == 0
+    shutil.copytree(photos, tmp_path / "data")
+    for split in ("train", "val"):
+        (tmp_path / "data" / split / "chelsea").rename(tmp_path / "data" / split / "dog")
+    for more in (["--eval"], ["--steps", 2]):
+        code, _, stderr = run("--resume", tmp_path / "run", "--data", tmp_path / "data", *more)
+        assert code == 2
+        assert "knows the classes astronaut, chelsea" in stderr
+        assert "has astronaut, dog" in stderr
+
+
+def test_images_that_came_or_went_are_noticed(photos, tmp_path):
+    import shutil
+    shutil.copytree(photos, tmp_path / "data")
+    assert run("--data", tmp_path / "data", "--batch-size", 4, "--steps", 1, "--out", tmp_path / "run")[0] == 0
+    for i in range(4):
+        (tmp_path / "data" / "train" / "chelsea" / f"{i}.jpg").unlink()
+    code, _, stderr = run("--resume", tmp_path / "run", "--steps", 2)
+    assert code == 2
+    assert "had 4 steps in an epoch" in stderr
+    assert "gives 3" in stderr
+
+
+def test_a_failed_start_leaves_no_folder(tmp_path):
+    assert run("--data", "nope", cwd=tmp_path)[0] == 2
+    assert run("--batch-size", 9000, cwd=tmp_path)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_minicnn_checkpoint_is_refused(tmp_path):
+    mc.save_checkpoint(tmp_path / "a.npz", arguments={"foo": 1})
+    code, _, stderr = run("--resume", tmp_path / "a.npz")
+    assert code == 2
+    assert "not one that this program wrote" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_log_line_cut_by_a_crash_spoils_no_other(straight, tmp_path):
+    import shutil
+
+    from minicnn.study.figures import read_log
+    out = tmp_path / "run"
+    shutil.copytree(straight[0], out)
+    with open(out / "log.jsonl", "a") as log:
+        log.write('{"kind": "train", "step": 8, "lo')
+    assert run("--resume", out, "--steps", 8)[0] == 0
+    steps = [r["step"] for r in read_log(out / "log.jsonl") if r["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [r["kind"] for r in read_log(out / "log.jsonl")].count("resume") == 1

@@ -12,6 +12,7 @@ Results go to benchmarks/results/ as JSON, with machine and versions.
 
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).parent
@@ -252,7 +254,7 @@ def dezero_step(network, batch, forward_only):
         net.cleargrads()
         loss.backward()
         optimizer.update()
-    return step, {"dezero": "0.0.13", "numpy": np.__version__}
+    return step, {"dezero": importlib.metadata.version("dezero"), "numpy": np.__version__}
 
 
 CONTENDERS = {
@@ -291,22 +293,30 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None):
+def compare(*args, **kwargs):
+    """As `alternate`; what the contenders complain about goes to files that are gone afterwards."""
+    with contextlib.ExitStack() as complaints:
+        return alternate(complaints, *args, **kwargs)
+
+
+def alternate(complaints, arch, batch, forward_only, names, rounds, threads=None, pythons=None):
     """Alternate between the contenders; name -> {"seconds": [...], "peak_memory": ..., "versions": ...}."""
     command = [__file__, "--batch", str(batch), *(["--forward"] if forward_only else []), *(["--threads", str(threads)] if threads else [])]
     network = json.dumps(describe(arch))
     running, results = {}, {}
     for name in names:
         python = (pythons or {}).get(name, sys.executable)
+        words = complaints.enter_context(tempfile.TemporaryFile("w+"))     # noqa: SIM115 (a pipe that nobody empties would stop a talkative peer)
         process = subprocess.Popen([python, *command, "--contender", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.PIPE if name != "minicnn" else None)
+                                   stderr=words)
         with contextlib.suppress(BrokenPipeError):          # it may be gone already; then it has said why
             process.stdin.write(network + "\n")
             process.stdin.flush()
         ready = process.stdout.readline()
         if not ready:
-            complaint = (process.communicate()[1] or "").splitlines() or ["it ended without a word"]
-            print(f"{name}: not here ({complaint[-1]})")
+            process.communicate()
+            words.seek(0)
+            print(f"{name}: not here ({(words.read().splitlines() or ['it ended without a word'])[-1]})")
             continue
         running[name], results[name] = process, {"seconds": [], "versions": json.loads(ready)}
     for _ in range(rounds):

@@ -44,7 +44,7 @@ def overfit(arch, init, lr, steps, seed=0, goal=0.1, dropout=True, momentum=0.9,
     """Train on the one batch until the loss is below `goal` or the steps are over; the losses, one a step."""
     mc.seed(seed)
     images, labels = one_batch(input_size(arch))
-    x = mc.Tensor(np.ascontiguousarray(scaled(images, init)))
+    x = mc.Tensor(scaled(images, init))
     model = alexnet(arch)
     getattr(mc.init, init)(model)
     model.train(dropout)
@@ -56,10 +56,10 @@ def overfit(arch, init, lr, steps, seed=0, goal=0.1, dropout=True, momentum=0.9,
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        if step % 5 == 0 or step == steps - 1:
+        done = losses[-1] < goal or not math.isfinite(losses[-1]) or step == steps - 1
+        if step % 5 == 0 or done:
             report(f"step {step:4d}   loss {losses[-1]:.4f}")
-        if losses[-1] < goal or not math.isfinite(losses[-1]):
-            report(f"step {step:4d}   loss {losses[-1]:.4f}")
+        if done:
             break
     return losses
 

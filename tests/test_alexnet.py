@@ -127,3 +127,19 @@ def test_wrong_names_and_sizes_are_told():
     with pytest.raises(ValueError, match="too small"):
         alexnet("paper", image_size=32)
     assert set(VARIANTS) == {*COUNTS, "mini"}
+
+
+def test_summary_of_a_module_that_calls_ops_itself():
+    """Work outside of layers, and parameters of the network's own, are counted once each; inputs need not be images."""
+    class Net(mc.nn.Module):
+        def __init__(self):
+            self.fc = mc.nn.Linear(6, 4)
+            self.scale = mc.Tensor(np.ones(4, np.float32), requires_grad=True)
+
+        def forward(self, x):
+            return mc.ops.linear(self.fc(self.fc(x) @ np.ones((4, 6), np.float32)) * self.scale, self.fc.weight.transpose())
+
+    rows = mc.summary(Net(), (6,))
+    assert [(r.name, r.parameters, r.multiply_adds) for r in rows] == [("fc", 28, 24), ("fc", 0, 24), ("(model)", 4, 24)]
+    assert rows.total.parameters == 32
+    assert rows[-1].saved_bytes > 0

@@ -37,7 +37,7 @@ from minicnn.parallel import matmul, over_batch
 
 POINTS = [Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2")]
 SIZES = range(2, len(POINTS) + 1)       # the filters there are enough points for, with tiles of at least 2 x 2 outputs
-WORKSPACE = 24 << 20            # bytes of transformed tiles held at a time, whatever the batch
+WORKSPACE = 24 << 20            # bytes of transformed tiles held at a time, whatever the batch (but one image's at least)
 
 
 def best_tile(r, OH, OW):
@@ -87,7 +87,7 @@ def coefficients(roots):
 
 @functools.cache
 def transforms(m, r, dtype):
-    """For flattened tiles: to (m*m, n*n) from products to outputs, of (n*n, r*r) filters, of (n*n, n*n) pixels."""
+    """For flattened tiles: kron(A^T, A^T) (m*m, n*n), kron(G, G) (n*n, r*r) and kron(B^T, B^T) (n*n, n*n)."""
     return tuple(np.kron(M, M).astype(dtype) for M in matrices(m, r))
 
 
@@ -102,6 +102,7 @@ def correlate(x, w, b, padding, groups):
     y = np.empty((N, OH, OW, O), x.dtype)
     for some, V, M in chunks(N, n * n, TH * TW, C, O, x.dtype):        # V: pixels, in values; M: products; (n*n, tiles, C or O)
         X, Y = x[some], y[some]
+        # (X=X and the like below: bound now, for this chunk.)
 
         def pixels(i, X=X, V=V):
             tile_values(BB, X[i], i, V, padding, n, m, TH, TW)

@@ -42,34 +42,39 @@ class Summary(list):
             return "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()
 
         rule = "-" * (sum(widths) + 10)
-        note = "(multiply-adds and bytes for one image, forward pass, training mode)"
+        note = "(multiply-adds and bytes for one input, forward pass, training mode)"
         return "\n".join([line(head), rule, *map(line, body), rule, line(foot), note])
 
 
 class Watch(Hook):
-    """Makes a row of each module that has no parts of its own."""
+    """Makes a row of each module that has parameters of its own, calls ops itself, or has no parts."""
 
     def __init__(self, model, x):
-        self.names = {id(module): name for name, module in model.named_modules()}
+        self.names = {id(module): name or "(model)" for name, module in model.named_modules()}
         self.rows = Summary()
         self.kept = {owner(x).ctypes.data} | {owner(p.data).ctypes.data for p in model.parameters()}
-        self.multiply_adds = self.saved = 0
+        self.counted: set[int] = set()          # parameters: one that is used twice is there once
+        self.inside: list[list] = []            # for each module that is running, the innermost last: [ops, multiply-adds, bytes]
 
     def before_module(self, module, inputs):
-        if not module.children():
-            self.multiply_adds = self.saved = 0
+        self.inside.append([0, 0, 0])
 
     def after_forward(self, function, arrays, y, saved):
-        self.multiply_adds += function.multiply_adds(y, *arrays)
+        work = self.inside[-1]
+        work[0] += 1
+        work[1] += function.multiply_adds(y, *arrays)
         for array in map(owner, saved):
             if array.ctypes.data not in self.kept:
                 self.kept.add(array.ctypes.data)
-                self.saved += array.nbytes
+                work[2] += array.nbytes
 
     def after_module(self, module, inputs, output):
-        if not module.children():
-            self.rows.append(Row(self.names.get(id(module), "?"), type(module).__name__, output.shape[1:],
-                                 sum(p.size for p in module.parameters()), self.multiply_adds, self.saved))
+        ops, multiply_adds, saved = self.inside.pop()
+        own = [p for p in vars(module).values() if isinstance(p, Tensor) and p.requires_grad and id(p) not in self.counted]
+        self.counted |= set(map(id, own))
+        if ops or own or not module.children():
+            self.rows.append(Row(self.names.get(id(module), "?"), type(module).__name__, output.shape[1:], sum(p.size for p in own),
+                                 multiply_adds, saved))
 
 
 def owner(array):
@@ -80,17 +85,18 @@ def owner(array):
 
 
 def summary(model, input_shape):
-    """Run one image of zeros through `model` (on the CPU) and tell what happened, layer by layer.
+    """Run one input of zeros through `model` (on the CPU) and tell what happened, layer by layer.
 
     Args:
         model: a Module.
-        input_shape: of one image, (C, H, W), without the batch.
+        input_shape: of one input without the batch: (C, H, W) for images, (features,) for a linear layer.
 
     Returns a list of rows that prints as a table. Modes and random numbers of the model are left as they were.
     """
     modes = [(module, module.training) for _, module in model.named_modules()]
-    C, H, W = input_shape
-    x = np.zeros((1, H, W, C), np.float32).transpose(0, 3, 1, 2)        # channels-last memory, as the loader makes it
+    x = np.zeros((1, *input_shape), np.float32)
+    if len(input_shape) == 3:                           # images: in channels-last memory, as the loader makes them
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     try:
         model.train()
         with random.preserved(), Watch(model, x) as watch:

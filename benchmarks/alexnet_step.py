@@ -293,41 +293,36 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def compare(*args, **kwargs):
-    """As `alternate`; what the contenders complain about goes to files that are gone afterwards."""
-    with contextlib.ExitStack() as complaints:
-        return alternate(complaints, *args, **kwargs)
-
-
-def alternate(complaints, arch, batch, forward_only, names, rounds, threads=None, pythons=None):
+def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None):
     """Alternate between the contenders; name -> {"seconds": [...], "peak_memory": ..., "versions": ...}."""
     command = [__file__, "--batch", str(batch), *(["--forward"] if forward_only else []), *(["--threads", str(threads)] if threads else [])]
     network = json.dumps(describe(arch))
     running, results = {}, {}
-    for name in names:
-        python = (pythons or {}).get(name, sys.executable)
-        words = complaints.enter_context(tempfile.TemporaryFile("w+"))     # noqa: SIM115 (a pipe that nobody empties would stop a talkative peer)
-        process = subprocess.Popen([python, *command, "--contender", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   stderr=words)
-        with contextlib.suppress(BrokenPipeError):          # it may be gone already; then it has said why
-            process.stdin.write(network + "\n")
-            process.stdin.flush()
-        ready = process.stdout.readline()
-        if not ready:
-            process.communicate()
-            words.seek(0)
-            print(f"{name}: not here ({(words.read().splitlines() or ['it ended without a word'])[-1]})")
-            continue
-        running[name], results[name] = process, {"seconds": [], "versions": json.loads(ready)}
-    for _ in range(rounds):
-        for name, process in running.items():
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            seconds, memory = json.loads(process.stdout.readline())
-            results[name]["seconds"].append(seconds)
-            results[name]["peak_memory"] = memory
-    for process in running.values():
-        process.communicate()           # no more input: it ends
+    with contextlib.ExitStack() as files:
+        for name in names:
+            # what it complains about goes to a file: a pipe that nobody empties would stop a talkative peer
+            words = files.enter_context(tempfile.TemporaryFile("w+"))
+            process = subprocess.Popen([(pythons or {}).get(name, sys.executable), *command, "--contender", name],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True)
+            with contextlib.suppress(BrokenPipeError):          # it may be gone already; then it has said why
+                process.stdin.write(network + "\n")
+                process.stdin.flush()
+            ready = process.stdout.readline()
+            if not ready:
+                process.communicate()
+                words.seek(0)
+                print(f"{name}: not here ({(words.read().splitlines() or ['it ended without a word'])[-1]})")
+                continue
+            running[name], results[name] = process, {"seconds": [], "versions": json.loads(ready)}
+        for _ in range(rounds):
+            for name, process in running.items():
+                process.stdin.write("go\n")
+                process.stdin.flush()
+                seconds, memory = json.loads(process.stdout.readline())
+                results[name]["seconds"].append(seconds)
+                results[name]["peak_memory"] = memory
+        for process in running.values():
+            process.communicate()           # no more input: it ends
     return results
 
 
@@ -336,10 +331,10 @@ def table(results, arch, batch, forward_only):
     from alexnet import alexnet, input_size
 
     import minicnn as mc
-    operations = 2 * batch * mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch))).total.multiply_adds
+    layers = mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch)))
+    operations = 2 * batch * layers.total.multiply_adds
     if not forward_only:            # backward does each product twice, except the input gradient of the first layer
-        first = mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch)))[0].multiply_adds
-        operations = 3 * operations - 2 * batch * first
+        operations = 3 * operations - 2 * batch * layers[0].multiply_adds
     base = statistics.median(results["torch"]["seconds"]) if "torch" in results else None
     lines = ["| | ms | images/s | effective GFLOP/s | peak memory, GB | times PyTorch's speed |", "|---|---|---|---|---|---|"]
     for name, r in results.items():

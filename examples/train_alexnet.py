@@ -33,15 +33,17 @@ DEFAULTS: dict[str, dict] = {
     "others": {"init": "he", "lr": 0.005, "weight_decay": 0.0005, "batch_size": 128, "epochs": 90, "schedule": "plateau"},
 }
 
-
+# What makes a run what it is; kept in the checkpoint, and taken from there by --resume. And all that a checkpoint has.
 RECIPE = ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed")
-CONTENTS = ("model", "optimizer", "schedule", "random", "step", "classes", "steps_per_epoch", "arguments")       # of a checkpoint
+CONTENTS = ("model", "optimizer", "schedule", "random", "step", "classes", "steps_per_epoch", "arguments")
 
 
 def train(args, checkpoint):
     mc.seed(args.seed)
     device = args.device
     train_loader, val_loader, classes, channels, side = load_data(args)
+    if checkpoint:
+        check_same_data(checkpoint, args, classes, len(train_loader))
     model = alexnet(args.arch, len(classes), channels, side)
     getattr(mc.init, args.init)(model)
     model.to(device)
@@ -54,14 +56,9 @@ def train(args, checkpoint):
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         for group in optimizer.groups:                  # what this command line changes holds from here on
-            group.update(lr=group["lr"] * (args.lr / checkpoint["arguments"]["lr"]), momentum=args.momentum, weight_decay=args.weight_decay)
+            group.update(lr=group["lr"] * (args.lr / checkpoint["arguments"]["lr"]), momentum=args.momentum,
+                         weight_decay=args.weight_decay)
         schedule.load_state_dict(checkpoint["schedule"])
-        if checkpoint["classes"] != list(classes):
-            raise mc.CheckpointError(f"the run to go on with knows the classes {shown(checkpoint['classes'])}, "
-                                     f"but {args.data} has {shown(classes)}")
-        if not args.eval and checkpoint["steps_per_epoch"] != len(train_loader):
-            raise mc.CheckpointError(f"the run to go on with had {checkpoint['steps_per_epoch']} steps in an epoch, but {args.data} now "
-                                     f"gives {len(train_loader)}; images came or went. Start a new run, without --resume")
         mc.random.set_state(checkpoint["random"])
     if args.eval:
         return evaluate(model, val_loader, device)
@@ -69,7 +66,8 @@ def train(args, checkpoint):
     def save():
         mc.save_checkpoint(args.out / "checkpoint.npz", model=model.state_dict(), optimizer=optimizer.state_dict(),
                            schedule=schedule.state_dict(), random=mc.random.state(), step=step,
-                           classes=list(classes), steps_per_epoch=len(train_loader), arguments=recipe(args))
+                           classes=list(classes), steps_per_epoch=len(train_loader),
+                           arguments={name: getattr(args, name) for name in RECIPE})
 
     last_step = min(args.epochs * len(train_loader), args.steps or sys.maxsize)
     if step >= last_step:
@@ -198,9 +196,14 @@ def draw(model, args):
         print(error, file=sys.stderr)
 
 
-def recipe(args):
-    """What makes the run what it is; kept in the checkpoint, and taken from there by --resume."""
-    return {name: getattr(args, name) for name in RECIPE}
+def check_same_data(checkpoint, args, classes, steps_per_epoch):
+    """The data of this command line are those of the run to go on with, as far as it shows."""
+    if checkpoint["classes"] != list(classes):
+        raise mc.CheckpointError(f"the run to go on with knows the classes {shown(checkpoint['classes'])}, "
+                                 f"but {args.data} has {shown(classes)}")
+    if not args.eval and checkpoint["steps_per_epoch"] != steps_per_epoch:
+        raise mc.CheckpointError(f"the run to go on with had {checkpoint['steps_per_epoch']} steps in an epoch, but {args.data} now "
+                                 f"gives {steps_per_epoch}; images came or went. Start a new run, without --resume")
 
 
 def shown(classes):

@@ -52,13 +52,13 @@ def he(model):
     Inputs of about unit variance keep it through the layers. A small last layer makes the first loss ln(classes): the
     network begins with no opinion, rather than with strong and wrong ones.
     """
-    if not layers_with_weights(model):
+    layers = layers_with_weights(model)
+    if not layers:
         raise ValueError("init.he: this network has no layer with a weight")
-    *layers, last = layers_with_weights(model)
-    for layer in layers:
+    for layer in layers[:-1]:
         he_normal(layer.weight)
-    normal(last.weight, 0.01)
-    for layer in (*layers, last):
+    normal(layers[-1].weight, 0.01)
+    for layer in layers:
         if layer.bias is not None:
             constant(layer.bias, 0)
 

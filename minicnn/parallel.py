@@ -33,7 +33,6 @@ def threads():
     if _threads is None:
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         set_threads(int(os.environ.get("MINICNN_THREADS", allowed)))
-        keep_freed_memory()
     return _threads
 
 
@@ -41,7 +40,7 @@ def keep_freed_memory():
     """Ask the C library to keep what is freed for the next step, instead of returning it to the system page by page.
 
     A training step allocates and frees the same gigabyte again and again; without this, about 8 % of it is page faults.
-    Only glibc (Linux) knows these settings; elsewhere nothing happens.
+    It holds for the whole process. Only glibc (Linux) knows these settings; elsewhere nothing happens.
     """
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
     with contextlib.suppress(OSError, AttributeError):
@@ -57,6 +56,7 @@ def set_threads(n):
         raise ValueError(f"the number of threads is at least 1, not {n}")
     _threads = n
     _pool.cache_clear()
+    keep_freed_memory()
 
 
 @functools.cache
@@ -84,8 +84,10 @@ def run(tasks):
     """Call every task in the list, on all cores; return when the last is done. A task must not call `run`."""
     if getattr(_inside, "busy", False):
         raise RuntimeError("parallel.run inside parallel.run: the inner one has no threads left to use")
+    if not tasks:
+        return
     # One at a time: the number of BLAS threads belongs to the process, and two that set it would restore each other's.
-    with _one_at_a_time, _blas().limit(limits=1) if tasks else contextlib.nullcontext():
+    with _one_at_a_time, _blas().limit(limits=1):
         queue = iter(tasks)             # shared by the threads: each takes the next task when it is free
         on_error = np.geterr()          # the caller's np.errstate holds in every thread
 

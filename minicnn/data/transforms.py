@@ -86,7 +86,8 @@ def channel_statistics(dataset, most=2000):
     """The mean and standard deviation of each channel, over the images of a data set (at most `most`, evenly spread)."""
     count, total, squares = 0, np.float64(0), np.float64(0)
     for i in np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int):
-        pixels = dataset[i][0].reshape(-1, dataset[i][0].shape[-1]).astype(np.float64)
+        image, _ = dataset[i]
+        pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
         count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels ** 2).sum(0)
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean ** 2, 1e-12))

@@ -19,11 +19,6 @@ def nchw(x):
     return x.transpose(0, 3, 1, 2)
 
 
-def empty_like_nhwc(x):
-    """An uninitialised, contiguous array of the shape and dtype of `x`."""
-    return xp_of(x).empty(x.shape, x.dtype)
-
-
 def padded(x, ph, pw, value=0):
     """x (N, H, W, C) with `ph` rows and `pw` columns of `value` around; each may be one number or (before, after)."""
     (top, bottom), (left, right) = both(ph), both(pw)

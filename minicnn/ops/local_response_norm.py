@@ -14,7 +14,7 @@ import numpy as np
 
 from minicnn.autograd import Function
 from minicnn.backend import xp_of
-from minicnn.ops.layout import check_images, empty_like_nhwc, nchw, nhwc
+from minicnn.ops.layout import check_images, nchw, nhwc
 from minicnn.parallel import over_batch
 
 
@@ -24,7 +24,7 @@ class LocalResponseNorm(Function):
 
     def forward(self, x):                                           # x (N, C, H, W)
         x = nhwc(x)
-        y = empty_like_nhwc(x)
+        y = xp_of(x).empty_like(x)
         xs, ys = (a.reshape(-1, x.shape[3]) for a in (x, y))        # (pixels, C)
 
         def block(n):
@@ -34,7 +34,7 @@ class LocalResponseNorm(Function):
         return nchw(y), (x,)
 
     def backward(self, gy, x):                                      # s is computed again: cheaper than keeping it
-        gx = empty_like_nhwc(x)
+        gx = xp_of(x).empty_like(x)
         xs, gs, gxs = (a.reshape(-1, x.shape[3]) for a in (x, nhwc(gy), gx))
 
         def block(n):

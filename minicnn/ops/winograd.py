@@ -32,7 +32,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from minicnn.ops.layout import parts
+from minicnn.ops.layout import padded, parts
+from minicnn.ops.windows import windows
 from minicnn.parallel import matmul, over_batch
 
 POINTS = [Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2")]
@@ -100,18 +101,16 @@ def correlate(x, w, b, padding, groups):
     AA, _, BB = transforms(m, r, x.dtype)
     U = filter_values(w, m, groups)                                     # (G, n*n, C/G, O/G)
     y = np.empty((N, OH, OW, O), x.dtype)
-    for some, V, M in chunks(N, n * n, TH * TW, C, O, x.dtype):        # V: pixels, in values; M: products; (n*n, tiles, C or O)
-        X, Y = x[some], y[some]
-        # (X=X and the like below: bound now, for this chunk.)
 
-        def pixels(i, X=X, V=V):
+    def convolve(X, Y, V, M):           # a chunk: V (n*n, tiles, C) takes its pixels in values, M (n*n, tiles, O) the products
+        def pixels(i):
             tile_values(BB, X[i], i, V, padding, n, m, TH, TW)
 
-        def multiply(p, V=V, M=M):
+        def multiply(p):
             for g, (channels, filters) in enumerate(parts(groups, C, O)):
                 np.matmul(V[p, :, channels], U[g, p], out=M[p, :, filters])
 
-        def outputs(i, M=M, Y=Y):
+        def outputs(i):
             block, width = Y[i], TH * TW * O
             tiles = M.reshape(n * n, -1)[:, i.start * width:i.stop * width]
             whole = (AA @ tiles).reshape(m, m, len(block), TH, TW, O).transpose(2, 3, 0, 4, 1, 5)
@@ -121,6 +120,9 @@ def correlate(x, w, b, padding, groups):
         over_batch(pixels, X, n * n * TH * TW * C * x.itemsize)
         over_batch(multiply, V, V[0].nbytes + M[0].nbytes)
         over_batch(outputs, Y, n * n * TH * TW * O * x.itemsize)
+
+    for some, V, M in chunks(N, n * n, TH * TW, C, O, x.dtype):
+        convolve(x[some], y[some], V, M)
     return y
 
 
@@ -133,19 +135,21 @@ def filter_gradient(gy, x, w, padding, groups):
     AA, GG, BB = transforms(m, r, x.dtype)
     A = np.ascontiguousarray(AA.T)
     total = np.zeros((groups, n * n, CG, O // groups), x.dtype)
-    for some, V, D in chunks(N, n * n, TH * TW, C, O, x.dtype):        # V: pixels, D: gradients, both in values
-        X, GY = x[some], gy[some]
 
-        def values(i, X=X, GY=GY, V=V, D=D):
+    def add_up(X, GY, V, D):            # a chunk: V (n*n, tiles, C) takes its pixels, D (n*n, tiles, O) its gradients, both in values
+        def values(i):
             tile_values(BB, X[i], i, V, padding, n, m, TH, TW)
             tile_values(A, GY[i], i, D, (0, 0), m, m, TH, TW)
 
-        def multiply(p, V=V, D=D):
+        def multiply(p):
             for g, (channels, filters) in enumerate(parts(groups, C, O)):
                 total[g, p] += V[p, :, channels].swapaxes(1, 2) @ D[p, :, filters]
 
         over_batch(values, X, n * n * TH * TW * (C + O) * x.itemsize)
         over_batch(multiply, V, V[0].nbytes + D[0].nbytes)
+
+    for some, V, D in chunks(N, n * n, TH * TW, C, O, x.dtype):
+        add_up(x[some], gy[some], V, D)
     gw = [matmul(GG.T, t.reshape(n * n, -1)).reshape(r, r, CG, O // groups).transpose(3, 0, 1, 2) for t in total]
     return np.concatenate(gw)                                           # (O, r, r, C/G)
 
@@ -164,14 +168,12 @@ def tile_values(transform, images, i, out, padding, size, step, TH, TW):
     images (n, H, W, C) are numbers `i`, a slice, of the chunk; their values go to their part of out (points, chunk*TH*TW, C).
     """
     N, H, W, C = images.shape
-    (PH, PW), LH, LW = padding, step * (TH - 1) + size, step * (TW - 1) + size
-    padded = np.zeros((N, LH, LW, C), images.dtype)
-    rows, columns = min(H, LH - PH), min(W, LW - PW)
-    padded[:, PH:PH + rows, PW:PW + columns] = images[:, :rows, :columns]
-    a, h, w, c = padded.strides
-    tiles = np.lib.stride_tricks.as_strided(padded, (size, size, N, TH, TW, C), (h, w, a, step * h, step * w, c))
+    PH, PW = padding
+    beyond_H, beyond_W = step * (TH - 1) + size - PH - H, step * (TW - 1) + size - PW - W      # where the last tile hangs over
+    tiles = windows(padded(images, (PH, beyond_H), (PW, beyond_W)), size, size, step, step)     # (n, TH, TW, size, size, C)
+    tiles = tiles.transpose(3, 4, 0, 1, 2, 5).reshape(size * size, -1)
     width = TH * TW * C
-    np.matmul(transform, tiles.reshape(size * size, -1), out=out.reshape(len(out), -1)[:, i.start * width:(i.start + N) * width])
+    np.matmul(transform, tiles, out=out.reshape(len(out), -1)[:, i.start * width:(i.start + N) * width])
 
 
 def tiling(r, OH, OW):

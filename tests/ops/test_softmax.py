@@ -34,8 +34,8 @@ def naive_log(args, x):
     return np.log(naive(args, x))
 
 
-class WrongSoftmax(Remembers, Softmax):
-    """Backward as it should be, from p and gy; `total` adds up along the axis."""
+class FromProbabilities(Remembers):
+    """Backward by `gx`, from p and gy; `total` adds up along the axis."""
 
     def backward(self, gy, *saved):
         p = np.exp(self.arrays[0])
@@ -43,6 +43,10 @@ class WrongSoftmax(Remembers, Softmax):
 
     def total(self, a):
         return a.sum(axis=self.axis, keepdims=True)
+
+
+class WrongSoftmax(FromProbabilities, Softmax):
+    """Backward as it should be."""
 
     def gx(self, p, gy):
         return p * (gy - self.total(gy * p))
@@ -88,15 +92,8 @@ class MeanForSum(WrongSoftmax):
         return p * (gy - (gy * p).mean(axis=self.axis, keepdims=True))
 
 
-class WrongLogSoftmax(Remembers, LogSoftmax):
-    """Backward as it should be, from p and gy."""
-
-    def backward(self, gy, *saved):
-        p = np.exp(self.arrays[0])
-        return self.gx(p / self.total(p), gy)
-
-    def total(self, a):
-        return a.sum(axis=self.axis, keepdims=True)
+class WrongLogSoftmax(FromProbabilities, LogSoftmax):
+    """Backward as it should be."""
 
     def gx(self, p, gy):
         return gy - p * self.total(gy)

@@ -14,7 +14,7 @@ Nodes point to their inputs only. There are no cycles, so a graph is freed the m
 import contextlib
 import threading
 
-from minicnn.backend import device_of, xp_of
+from minicnn.backend import device_of, device_scope, xp_of
 from minicnn.tensor import Tensor
 
 
@@ -54,7 +54,8 @@ class Function:
         check_alike(self, arrays)
         for hook in _hooks:
             hook.before_forward(self, arrays)
-        result = self.forward(*arrays)
+        with device_scope(arrays[0]):
+            result = self.forward(*arrays)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"{self}.forward is to return (answer, (what, backward, needs)); a tuple of one is written (x,), of none ()")
         y, saved = result
@@ -82,7 +83,8 @@ class Function:
         saved, self.saved = self.saved, None
         for hook in _hooks:
             hook.before_backward(self, gy)
-        gxs = self.backward(gy, *saved)
+        with device_scope(gy):
+            gxs = self.backward(gy, *saved)
         gxs = gxs if isinstance(gxs, tuple) else (gxs,)
         if len(gxs) != len(self.inputs):
             raise RuntimeError(f"{self}.backward returned {len(gxs)} gradients for {len(self.inputs)} inputs")

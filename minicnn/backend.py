@@ -4,6 +4,7 @@ The mathematics of an op is written once, against `xp`, the module that owns the
 only when a GPU is asked for, so CPU users never pay for it and need not have it.
 """
 
+import contextlib
 import functools
 import re
 import sys
@@ -36,9 +37,11 @@ def to_device(array, device):
     number = device_number(device)
     if device_of(array) == ("gpu" if number == 0 else device):
         return array
-    host = array if isinstance(array, np.ndarray) else array.get()
+    order = memory_order(array)         # copied as it lies in memory: channels-last stays channels-last
+    in_rows = array.transpose(order)
+    host = in_rows if isinstance(array, np.ndarray) else in_rows.get()
     if number is None:
-        return host
+        return host.transpose(np.argsort(order))
     problem = gpu_problem()
     if problem:
         raise RuntimeError(problem)
@@ -46,7 +49,17 @@ def to_device(array, device):
     if number >= cupy.cuda.runtime.getDeviceCount():
         raise RuntimeError(f"device {device!r}: this machine has {cupy.cuda.runtime.getDeviceCount()} GPU(s), counted from 0")
     with cupy.cuda.Device(number):
-        return cupy.asarray(host)
+        return cupy.asarray(host).transpose(np.argsort(order).tolist())
+
+
+def memory_order(array):
+    """The axes from the one with the largest steps in memory to the one with the smallest; transposed so, an array lies in rows."""
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+
+
+def device_scope(array):
+    """For `with`: inside, kernels run on the GPU where `array` lives. On the CPU, nothing."""
+    return contextlib.nullcontext() if isinstance(array, np.ndarray) else array.device
 
 
 def device_number(device):

@@ -12,7 +12,8 @@ import math
 
 import numpy as np
 
-from minicnn.backend import to_device, xp_of
+from minicnn import gpu
+from minicnn.backend import by_device, device_of, device_scope, memory_order, to_device, xp_of
 from minicnn.parallel import run
 from minicnn.tensor import Tensor
 
@@ -55,13 +56,16 @@ class SGD:
 
     def step(self):
         """Update every parameter that has a gradient."""
-        velocities = iter(self.velocities)
+        numbers = iter(range(len(self.params)))
         for group in self.groups:
             check_group(group)
-            for p in group["params"]:
-                v = next(velocities)
-                if p.grad is not None:
-                    update(p.data, v, p.grad, group["lr"], group["momentum"], group["weight_decay"])
+            for p, i in zip(group["params"], numbers, strict=False):
+                if p.grad is None:
+                    continue
+                if device_of(self.velocities[i]) != p.device:           # the network was moved; its velocities follow
+                    self.velocities[i] = to_device(self.velocities[i], p.device)
+                with device_scope(p.data):
+                    update(p.data, self.velocities[i], p.grad, float(group["lr"]), group["momentum"], group["weight_decay"])
 
     def zero_grad(self):
         """Forget all gradients; call it before each backward."""
@@ -80,7 +84,7 @@ class SGD:
             raise ValueError(f"SGD.load_state_dict: this state is of other parameters: it has {len(state['velocities'])} velocities in "
                              f"{len(state['groups'])} groups, here are {len(shapes)} in {len(self.groups)}, or their shapes differ")
         for own, v in zip(self.velocities, state["velocities"], strict=True):
-            own[...] = to_device(v, "cpu") if isinstance(own, np.ndarray) else xp_of(own).asarray(v)
+            own[...] = to_device(v, device_of(own))
         for own_group, group in zip(self.groups, state["groups"], strict=True):
             own_group.update(group)
 
@@ -95,10 +99,9 @@ def check_group(group):
         raise ValueError(f"SGD: weight_decay is a finite number, at least 0, not {group['weight_decay']!r}")
 
 
-def update(w, v, g, lr, momentum, weight_decay):
+def update_cpu(w, v, g, lr, momentum, weight_decay):
     """One step for one parameter, in place: three arrays of the same shape, a block of elements at a time."""
-    in_memory = sorted(range(w.ndim), key=lambda axis: -w.strides[axis])
-    w, v, g = (a.transpose(in_memory) for a in (w, v, g))
+    w, v, g = (a.transpose(memory_order(w)) for a in (w, v, g))
     if w.flags.c_contiguous and v.flags.c_contiguous:       # one long row: channels-last filters are, in this order of axes
         w, v, g = w.reshape(-1), v.reshape(-1), g.reshape(-1)
 
@@ -110,10 +113,19 @@ def update(w, v, g, lr, momentum, weight_decay):
         v[n] -= step
         w[n] += v[n]
 
-    if isinstance(w, np.ndarray) and w.ndim == 1:
+    if w.ndim == 1:
         run([functools.partial(block, slice(a, a + BLOCK)) for a in range(0, w.size, BLOCK)])
     else:
         block(...)
+
+
+def update_gpu(w, v, g, lr, momentum, weight_decay):
+    """The same in one pass: each weight is read once and written once, and so is its velocity."""
+    gpu.elementwise("T g, T lr, T momentum, T weight_decay", "T w, T v", "v = momentum * v - lr * (weight_decay * w + g); w += v",
+                    "momentum_sgd")(g, lr, momentum, weight_decay, w, v)
+
+
+update = by_device(update_cpu, update_gpu)
 
 
 class StepLR:

@@ -19,6 +19,9 @@ import threading
 import numpy as np
 import threadpoolctl
 
+from minicnn import gpu
+from minicnn.backend import by_device, xp_of
+
 BLOCK_BYTES = 1 << 20       # what one block should touch: about one core's second-level cache
 PARTIAL_SUMS = 8            # a sum over the batch is cut into this many, whatever the number of threads
 
@@ -117,12 +120,21 @@ def block_size(bytes_each):
 def over_batch(body, x, bytes_each):
     """Call `body(n)` for slices `n` that cover the first axis of `x`; `bytes_each` is what one image touches.
 
-    On the GPU there is one slice, the whole batch: its kernels are parallel already.
+    On the GPU, whose kernels are parallel already, one slice after the other, as large as the workspace allows.
     """
     if not isinstance(x, np.ndarray):
-        return body(slice(0, len(x)))
+        for n in portions(len(x), bytes_each):
+            body(n)
+        return
     step = block_size(bytes_each)
     run([functools.partial(body, slice(a, min(a + step, len(x)))) for a in range(0, len(x), step)])
+
+
+def portions(N, bytes_each):
+    """Slices of about the same length that cover N images, none touching more than a GPU's workspace (or one image)."""
+    most = max(1, gpu.WORKSPACE_BYTES // max(1, int(bytes_each)))
+    step = -(-N // -(-N // most))
+    return [slice(a, min(a + step, N)) for a in range(0, N, step)]
 
 
 def sum_over_batch(body, x, bytes_each, shape, dtype):
@@ -132,7 +144,11 @@ def sum_over_batch(body, x, bytes_each, shape, dtype):
     order. So the order of additions never depends on the threads.
     """
     if not isinstance(x, np.ndarray):
-        return body(slice(0, len(x)))
+        first, *others = portions(len(x), bytes_each)
+        total = body(first)
+        for n in others:
+            total += body(n)
+        return total
     step = block_size(bytes_each)
     blocks = -(-len(x) // step)
     run_length = -(-blocks // PARTIAL_SUMS) * step
@@ -153,9 +169,9 @@ def sum_over_batch(body, x, bytes_each, shape, dtype):
 
 def matmul(a, b):
     """a @ b for 2-D arrays, cut into strips of the longer side of the result, one strip a task."""
-    if not isinstance(a, np.ndarray):
-        return a @ b
     rows, columns = a.shape[0], b.shape[1]
+    if not isinstance(a, np.ndarray):
+        return gpu.product(a, b, xp_of(a).empty((rows, columns), a.dtype))
     y = np.empty((rows, columns), np.result_type(a, b))
     if a.shape[1] * rows * columns < 1 << 18:       # too little work to share
         run([lambda: np.matmul(a, b, out=y)])
@@ -166,3 +182,7 @@ def matmul(a, b):
         strip = max(64, -(-columns // 8))
         run([functools.partial(np.matmul, a, b[:, j:j + strip], out=y[:, j:j + strip]) for j in range(0, columns, strip)])
     return y
+
+
+# out = a @ b for 2-D arrays, by this core alone (inside a task), or by the whole GPU.
+product = by_device(lambda a, b, out: np.matmul(a, b, out=out), gpu.product)

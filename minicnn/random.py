@@ -66,4 +66,25 @@ def keep_mask(rng, shape, p):
     """Booleans of `shape`, each False with probability `p` (to the nearest 1/65536): 16 random bits per element."""
     count = int(np.prod(shape))
     bits = rng.bit_generator.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
-    return (bits >= min(round(p * 65536), 65535)).reshape(shape)
+    return (bits >= least_kept(p)).reshape(shape)
+
+
+def least_kept(p):
+    """Of the numbers that 16 bits can be, the smallest that keeps a unit."""
+    return min(round(p * 65536), 65535)
+
+
+def take_words(rng, n):
+    """Skip the next `n` words of 64 bits, as if they had been drawn. Returns where they come from: (key, counter, first word).
+
+    A block of four words belongs to each value of the counter; the first of the n is this word of the counter's block, where
+    word 4 is the first of the next block.
+    """
+    state = rng.bit_generator.state
+    first, (blocks, rest) = state["buffer_pos"], divmod(state["buffer_pos"] + n, 4)
+    if blocks:
+        rng.bit_generator.advance(blocks - 1)       # leaves the whole block blocks - 1 behind us, so that the next word begins a new one
+        rng.bit_generator.random_raw(rest)
+    else:
+        rng.bit_generator.random_raw(n)
+    return state["state"]["key"], state["state"]["counter"], first

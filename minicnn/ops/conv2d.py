@@ -11,13 +11,14 @@ With the windows as rows of a matrix (im2col), this is one matrix product, and s
     dL/db   = gy summed over n, i, j
 
 Where the stride is 1, dL/dx is itself a convolution, of gy with the filters turned by 180 degrees: pixel (i, j) was
-under w[p, q] in the window at (i - p, j - q). That gathers where col2im scatters, which is faster.
+under w[p, q] in the window at (i - p, j - q). That gathers where col2im scatters, which is faster on a CPU. (On a GPU col2im
+gathers too, and is better: its matrix is the smaller one, since AlexNet's layers have more filters than channels.)
 
 With groups (AlexNet, section 3.2 and figure 2: two GPUs, each with half of the filters), the channels are cut
 into G parts, and the filters of part g see the channels of part g only.
 
-The column matrix of conv2 for a batch of 128 would be 0.9 GB, so it is made for a few images at a time, on every
-core, and made again in backward rather than kept.
+The column matrix of conv2 for a batch of 128 would be 0.9 GB, so it is made for a few images at a time (on every core of
+a CPU, or in portions of `gpu.WORKSPACE_BYTES`), and made again in backward rather than kept.
 
 This module is the definition. Where the stride is 1 and there are many channels, all three products can be had with
 fewer multiplications: see `minicnn.ops.winograd`.
@@ -28,9 +29,10 @@ import numpy as np
 from minicnn.autograd import Function
 from minicnn.backend import xp_of
 from minicnn.ops import winograd
-from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair, parts
-from minicnn.ops.windows import col2im, im2col, output_size
-from minicnn.parallel import matmul, over_batch, sum_over_batch
+from minicnn.ops.bias import bias_gradient
+from minicnn.ops.layout import check_images, nchw, nhwc, pair, parts
+from minicnn.ops.windows import col2im, im2col, output_sizes
+from minicnn.parallel import matmul, over_batch, product, sum_over_batch
 
 
 class Conv2d(Function):
@@ -48,7 +50,7 @@ class Conv2d(Function):
         gw = nchw(filter_gradient(gy, x, w, *how)) if self.needs[1] else None
         if len(self.inputs) == 2:
             return gx, gw
-        return gx, gw, sum_over_batch(lambda n: gy[n].sum(axis=(0, 1, 2)), gy, gy[0].nbytes, gy.shape[3:], gy.dtype)
+        return gx, gw, bias_gradient(gy)
 
     def multiply_adds(self, y, x, w, b=None):
         """One for each weight that each output uses."""
@@ -58,23 +60,23 @@ class Conv2d(Function):
 def correlate(x, w, b, stride, padding, groups, algorithm="auto"):
     """x (N, H, W, C), w (O, KH, KW, C/G), b (O,) or None -> y (N, OH, OW, O)."""
     xp = xp_of(x)
-    N, H, W, C = x.shape
+    N, C = len(x), x.shape[3]
     O, KH, KW, _ = w.shape
-    OH, OW = output_size(H, KH, stride[0], padding[0]), output_size(W, KW, stride[1], padding[1])
+    OH, OW = output_sizes(x, (KH, KW), stride, padding)
     if chosen(algorithm, x, w, (N, OH, OW, O), stride) == "winograd":
         return winograd.correlate(x, w, b, padding, groups)
     y = xp.empty((N, OH, OW, O), x.dtype)
     if N == 1:                      # nothing to share out but the product itself
         for channels, filters in parts(groups, C, O):
-            columns = im2col(padded(x[..., channels], *padding), KH, KW, *stride)
+            columns = im2col(x[..., channels], (KH, KW), stride, padding)
             y[..., filters] = matmul(columns, w[filters].reshape(-1, columns.shape[1]).T).reshape(1, OH, OW, -1)
         return y if b is None else xp.add(y, b, out=y)
 
     def block(n):
         answer = y[n].reshape(-1, O)                                            # (n*OH*OW, O)
         for channels, filters in parts(groups, C, O):
-            columns = im2col(padded(x[n][..., channels], *padding), KH, KW, *stride)
-            xp.matmul(columns, w[filters].reshape(-1, columns.shape[1]).T, out=answer[:, filters])
+            columns = im2col(x[n][..., channels], (KH, KW), stride, padding)
+            product(columns, w[filters].reshape(-1, columns.shape[1]).T, out=answer[:, filters])
         if b is not None:
             answer += b
 
@@ -92,8 +94,8 @@ def filter_gradient(gy, x, w, stride, padding, groups, algorithm="auto"):
     def block(n):
         gw, g = xp.empty(w.shape, w.dtype), gy[n].reshape(-1, O)                # g (n*OH*OW, O)
         for channels, filters in parts(groups, x.shape[3], O):
-            columns = im2col(padded(x[n][..., channels], *padding), KH, KW, *stride)
-            xp.matmul(g[:, filters].T, columns, out=gw[filters].reshape(-1, columns.shape[1]))
+            columns = im2col(x[n][..., channels], (KH, KW), stride, padding)
+            product(g[:, filters].T, columns, out=gw[filters].reshape(-1, columns.shape[1]))
         return gw
 
     return sum_over_batch(block, x, bytes_each(w, gy), w.shape, w.dtype)
@@ -102,19 +104,18 @@ def filter_gradient(gy, x, w, stride, padding, groups, algorithm="auto"):
 def input_gradient(gy, x, w, stride, padding, groups, algorithm="auto"):
     """dL/dx, (N, H, W, C), from gy (N, OH, OW, O) and w (O, KH, KW, C/G)."""
     xp = xp_of(x)
-    _, H, W, C = x.shape
     O, KH, KW, CG = w.shape
-    PH, PW = padding
-    if stride == (1, 1) and PH < KH and PW < KW:
+    (PH, PW), on_cpu = padding, isinstance(x, np.ndarray)
+    if on_cpu and stride == (1, 1) and PH < KH and PW < KW:
         return correlate(gy, turned(w, groups), None, stride, (KH - 1 - PH, KW - 1 - PW), groups, algorithm)
     gx = xp.empty(x.shape, x.dtype)
 
     def block(n):
         g = gy[n].reshape(-1, O)
-        for channels, filters in parts(groups, C, O):
-            columns = g[:, filters] @ w[filters].reshape(O // groups, -1)       # what each window sends back
-            images = col2im(columns, len(x[n]), H + 2 * PH, W + 2 * PW, CG, KH, KW, *stride)
-            gx[n][..., channels] = images[:, PH:PH + H, PW:PW + W]
+        for channels, filters in parts(groups, x.shape[3], O):
+            columns = xp.empty((len(g), KH * KW * CG), g.dtype)
+            product(g[:, filters], w[filters].reshape(O // groups, -1), out=columns)        # what each window sends back
+            col2im(columns, gx[n][..., channels], (KH, KW), stride, padding)
 
     over_batch(block, gy, bytes_each(w, gy))
     return gx

@@ -9,8 +9,9 @@ A network that knows nothing gives every class 1/K and has the loss ln K: 6.908 
 
 import numpy as np
 
+from minicnn import gpu
 from minicnn.autograd import Function
-from minicnn.backend import is_array, to_device, xp_of
+from minicnn.backend import by_device, is_array, to_device, xp_of
 from minicnn.ops.layout import check_float
 from minicnn.ops.softmax import log_softmax_of
 from minicnn.tensor import Tensor
@@ -21,16 +22,38 @@ class CrossEntropy(Function):
         self.labels = labels                            # (N,) ints, on the device of the logits
 
     def forward(self, logits):
-        xp = xp_of(logits)
         log_p = log_softmax_of(logits, axis=1)
-        n = xp.arange(len(logits))
-        return -log_p[n, self.labels].mean(), (log_p,)
+        return mean_loss(log_p, self.labels), (log_p,)
 
     def backward(self, gy, log_p):
-        xp = xp_of(log_p)
-        gx = xp.exp(log_p)
-        gx[xp.arange(len(gx)), self.labels] -= 1
-        return gx * (gy / len(gx))
+        return mean_loss_gradient(log_p, self.labels, gy)
+
+
+def mean_loss_cpu(log_p, labels):
+    return -log_p[np.arange(len(log_p)), labels].mean()
+
+
+def mean_loss_gradient_cpu(log_p, labels, gy):
+    gx = np.exp(log_p)
+    gx[np.arange(len(gx)), labels] -= 1
+    return gx * (gy / len(gx))
+
+
+def mean_loss_gpu(log_p, labels):
+    loss = xp_of(log_p).empty((), log_p.dtype)
+    gpu.run_together("ops/softmax.cu", "mean_loss", 1, *log_p.shape, log_p, labels.astype("int64", copy=False), loss, dtype=log_p.dtype)
+    return loss
+
+
+def mean_loss_gradient_gpu(log_p, labels, gy):
+    gx = xp_of(log_p).empty_like(log_p)
+    gpu.run_together("ops/softmax.cu", "mean_loss_backward", len(gx), *gx.shape, gy, log_p, labels.astype("int64", copy=False), gx,
+                     dtype=gx.dtype)
+    return gx
+
+
+mean_loss = by_device(mean_loss_cpu, mean_loss_gpu)
+mean_loss_gradient = by_device(mean_loss_gradient_cpu, mean_loss_gradient_gpu)
 
 
 def cross_entropy(logits, labels):

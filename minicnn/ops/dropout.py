@@ -9,14 +9,10 @@ multiplies by 1 - p = 0.5 at test time instead: the same network, scaled.)
 The mask is a function of the seed and of how many masks were drawn before it: see `minicnn.random`.
 """
 
-from minicnn import random
+from minicnn import gpu, random
 from minicnn.autograd import Function
 from minicnn.backend import by_device, xp_of
 from minicnn.ops.layout import check_float
-
-# The numbers are the same on both devices because they are drawn on one.
-mask_like = by_device(lambda x, rng, p: random.keep_mask(rng, x.shape, p),
-                      lambda x, rng, p: xp_of(x).asarray(random.keep_mask(rng, x.shape, p)))
 
 
 class Dropout(Function):
@@ -24,11 +20,39 @@ class Dropout(Function):
         self.p, self.rng = p, rng
 
     def forward(self, x):
-        mask = mask_like(x, self.rng, self.p)
-        return x * mask * (1 / (1 - self.p)), (mask,)
+        mask = mask_for(x, self.rng, self.p)
+        return masked(x, mask, 1 / (1 - self.p)), (mask,)
 
     def backward(self, gy, mask):
-        return gy * mask * (1 / (1 - self.p))
+        return masked(gy, mask, 1 / (1 - self.p))
+
+
+def mask_for_cpu(x, rng, p):
+    return random.keep_mask(rng, x.shape, p)
+
+
+def masked_cpu(x, mask, scale):
+    return x * mask * scale
+
+
+def mask_for_gpu(x, rng, p):
+    """The same booleans, drawn on the GPU."""
+    mask = xp_of(x).empty(x.shape, "uint8")
+    words = -(-x.size // 4)
+    key, counter, first = random.take_words(rng, words)
+    gpu.run("ops/dropout.cu", "keep_mask", -(-words // gpu.THREADS), gpu.THREADS, mask, x.size, random.least_kept(p), first, *key, *counter,
+            dtype=x.dtype, constants=(("Word", "unsigned long long"),))
+    return mask.view("bool")
+
+
+def masked_gpu(x, mask, scale):
+    y = xp_of(x).empty_like(x)
+    gpu.elementwise("T x, bool mask, T scale", "T y", "y = x * mask * scale", "dropout")(x, mask, scale, y)
+    return y
+
+
+mask_for = by_device(mask_for_cpu, mask_for_gpu)
+masked = by_device(masked_cpu, masked_gpu)
 
 
 def dropout(x, p=0.5, training=True, rng=None):

@@ -7,6 +7,7 @@
 """
 
 from minicnn.autograd import Function
+from minicnn.ops.bias import bias_gradient
 from minicnn.ops.layout import check_float
 from minicnn.parallel import matmul
 
@@ -21,7 +22,7 @@ class Linear(Function):
     def backward(self, gy, x, w):
         gx = matmul(gy, w) if self.needs[0] else None
         gw = matmul(gy.T, x) if self.needs[1] else None
-        return (gx, gw, gy.sum(axis=0))[:len(self.inputs)]
+        return (gx, gw, bias_gradient(gy))[:len(self.inputs)]
 
     def multiply_adds(self, y, x, w, b=None):
         """One for each weight that each output uses."""

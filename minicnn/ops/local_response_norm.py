@@ -12,47 +12,73 @@ import functools
 
 import numpy as np
 
+from minicnn import gpu
 from minicnn.autograd import Function
-from minicnn.backend import xp_of
+from minicnn.backend import by_device, xp_of
 from minicnn.ops.layout import check_images, nchw, nhwc
 from minicnn.parallel import over_batch
 
 
 class LocalResponseNorm(Function):
     def __init__(self, size=5, alpha=1e-4, beta=0.75, k=2.0):
-        self.r, self.alpha, self.beta, self.k = (size - 1) // 2, alpha, beta, k
+        self.r, self.alpha, self.beta, self.k = (size - 1) // 2, float(alpha), float(beta), float(k)
 
     def forward(self, x):                                           # x (N, C, H, W)
         x = nhwc(x)
         y = xp_of(x).empty_like(x)
-        xs, ys = (a.reshape(-1, x.shape[3]) for a in (x, y))        # (pixels, C)
-
-        def block(n):
-            ys[n] = xs[n] * negative_power(self.energy(xs[n]), self.beta)
-
-        over_batch(block, xs, bytes_each=2 * xs[0].nbytes)
+        normalise(pixels(x), pixels(y), self)
         return nchw(y), (x,)
 
     def backward(self, gy, x):                                      # s is computed again: cheaper than keeping it
         gx = xp_of(x).empty_like(x)
-        xs, gs, gxs = (a.reshape(-1, x.shape[3]) for a in (x, nhwc(gy), gx))
-
-        def block(n):
-            x, g = xs[n], gs[n]
-            s = self.energy(x)
-            own = g * negative_power(s, self.beta)
-            neighbours = channel_window_sum(own * x / s, self.r)    # own * x = g * y; a symmetric window is its own adjoint
-            gxs[n] = own - 2 * self.alpha * self.beta * x * neighbours
-
-        over_batch(block, xs, bytes_each=2 * xs[0].nbytes)
+        send_back(pixels(x), pixels(nhwc(gy)), pixels(gx), self)
         return nchw(gx)
 
-    def energy(self, x):
-        """s, from x (pixels, C)."""
-        s = channel_window_sum(x * x, self.r)
-        s *= self.alpha
-        s += self.k
-        return s
+
+def pixels(x):
+    """(N, H, W, C) -> (pixels, C), a view."""
+    return x.reshape(-1, x.shape[3])
+
+
+def normalise_cpu(x, y, op):
+    def block(n):
+        y[n] = x[n] * negative_power(energy(x[n], op), op.beta)
+
+    over_batch(block, x, bytes_each=2 * x[0].nbytes)
+
+
+def send_back_cpu(x, gy, gx, op):
+    def block(n):
+        s = energy(x[n], op)
+        own = gy[n] * negative_power(s, op.beta)
+        neighbours = channel_window_sum(own * x[n] / s, op.r)       # own * x = g * y; a symmetric window is its own adjoint
+        gx[n] = own - 2 * op.alpha * op.beta * x[n] * neighbours
+
+    over_batch(block, x, bytes_each=2 * x[0].nbytes)
+
+
+def normalise_gpu(x, y, op):
+    gpu.run("ops/local_response_norm.cu", "lrn", *x.shape, x, y, op.r, op.alpha, op.beta, op.k, dtype=x.dtype)
+
+
+def send_back_gpu(x, gy, gx, op):
+    C = x.shape[1]
+    if 2 * C * x.itemsize > gpu.SHARED_BYTES:
+        raise ValueError(f"local_response_norm: on a GPU at most {gpu.SHARED_BYTES // (2 * x.itemsize):,} channels of {x.dtype} "
+                         f"can be normalised, not {C:,}")
+    gpu.run("ops/local_response_norm.cu", "lrn_backward", *x.shape, x, gy, gx, op.r, op.alpha, op.beta, op.k, dtype=x.dtype, shared=2 * C)
+
+
+normalise = by_device(normalise_cpu, normalise_gpu)
+send_back = by_device(send_back_cpu, send_back_gpu)
+
+
+def energy(x, op):
+    """s, from x (pixels, C)."""
+    s = channel_window_sum(x * x, op.r)
+    s *= op.alpha
+    s += op.k
+    return s
 
 
 def channel_window_sum(x, r):
@@ -61,30 +87,28 @@ def channel_window_sum(x, r):
     As a matrix product, x @ band. Strips of 32 channels are multiplied with the part of the band that is not zero; on rows
     as short as C, a small product is faster than 2r shifted additions.
     """
-    xp = xp_of(x)
     C = x.shape[1]
-    band, total = band_of_ones(C, r, x.dtype, xp), xp.empty(x.shape, x.dtype)
+    band, total = band_of_ones(C, r, x.dtype), np.empty(x.shape, x.dtype)
     for c in range(0, C, 32):
         strip, near = slice(c, c + 32), slice(max(0, c - r), c + 32 + r)
-        xp.matmul(x[:, near], band[near, strip], out=total[:, strip])
+        np.matmul(x[:, near], band[near, strip], out=total[:, strip])
     return total
 
 
 @functools.cache
-def band_of_ones(C, r, dtype, xp):
+def band_of_ones(C, r, dtype):
     """(C, C), 1 at [j, c] where |j-c| <= r, else 0. It is symmetric: that is why the window sum is its own adjoint."""
-    return xp.asarray(abs(np.subtract.outer(range(C), range(C))) <= r, dtype)
+    return np.asarray(abs(np.subtract.outer(range(C), range(C))) <= r, dtype)
 
 
 def negative_power(s, beta):
     """s ** -beta. For 3/4, two square roots: many times faster than the power function."""
-    xp = xp_of(s)
     if beta != 0.75:
         return s ** -beta
-    root = xp.sqrt(s)
-    power = xp.sqrt(root)
+    root = np.sqrt(s)
+    power = np.sqrt(root)
     power *= root                   # s^(1/4) * s^(1/2)
-    return xp.divide(1.0, power, out=power)
+    return np.divide(1.0, power, out=power)
 
 
 def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size=False):
@@ -97,7 +121,7 @@ def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size
         alpha_over_size: False is the paper's rule, as above; True divides alpha by size first, the rule of Caffe,
             PyTorch and ONNX (whose k is 1 by default).
 
-    A channel that overflows (x^2 beyond the dtype) may make up to 31 channels beside it NaN, not only those of its window.
+    On the CPU a channel that overflows (x^2 beyond the dtype) may make up to 31 channels beside it NaN, not only those of its window.
 
     Raises ValueError for an even or non-positive size, and for k that is not positive (s could be zero).
     Source: AlexNet, section 3.3, where size = 5, alpha = 1e-4, beta = 0.75, k = 2.

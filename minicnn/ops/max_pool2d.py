@@ -7,8 +7,11 @@ Overlapping windows (3x3, stride 2) may have the same winner: its gradients add 
 first in row-major order wins. Forward keeps which place won, one byte per output; x itself is not needed again.
 """
 
+import numpy as np
+
+from minicnn import gpu
 from minicnn.autograd import Function
-from minicnn.backend import xp_of
+from minicnn.backend import by_device, xp_of
 from minicnn.ops.layout import check_images, nchw, nhwc, padded, pair
 from minicnn.parallel import over_batch
 
@@ -18,41 +21,17 @@ class MaxPool2d(Function):
         self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
 
     def forward(self, x):                                   # x (N, C, H, W)
-        xp = xp_of(x)
         self.H, self.W = x.shape[2:]
-        OH, OW = self.output_sizes(self.H, self.W)
         x = nhwc(x)
-        y = xp.empty((len(x), OH, OW, x.shape[3]), x.dtype)
-        winner = xp.zeros(y.shape, "uint8" if self.kernel[0] * self.kernel[1] <= 256 else "int32")
-        (KH, KW), (SH, SW), margins = self.kernel, self.stride, self.margins(OH, OW)
-
-        def block(n):
-            image = padded(x[n], margins[0], margins[1], -xp.inf)
-            rows = largest(image[:, p:p + SH * (OH - 1) + 1:SH] for p in range(KH))         # down each column of the window,
-            y[n] = largest(rows[:, :, q:q + SW * (OW - 1) + 1:SW] for q in range(KW))       # then across
-            before = xp.ones(y[n].shape, bool)              # True as long as no place so far holds the maximum:
-            for place in self.places(image, OH, OW)[:-1]:
-                before &= place != y[n]
-                winner[n] += before                         # the number of such places is the number of the winner
-
-        over_batch(block, x, bytes_each=2 * x[0].nbytes)
+        y = xp_of(x).empty((len(x), *self.output_sizes(self.H, self.W), x.shape[3]), x.dtype)
+        winner = xp_of(x).zeros(y.shape, "uint8" if self.kernel[0] * self.kernel[1] <= 256 else "uint32")
+        find_largest(x, y, winner, self)
         return nchw(y), (winner,)
 
     def backward(self, gy, winner):                         # gy (N, C, OH, OW)   winner (N, OH, OW, C)
-        xp = xp_of(gy)
         gy = nhwc(gy)
-        N, OH, OW, C = gy.shape
-        (top, bottom), (left, right) = self.margins(OH, OW)
-        gx = xp.empty((N, self.H, self.W, C), gy.dtype)
-
-        def block(n):
-            g, won = gy[n], winner[n]
-            whole = xp.zeros((len(g), top + self.H + bottom, left + self.W + right, C), gy.dtype)
-            for k, place in enumerate(self.places(whole, OH, OW)):
-                place += g * (won == k)
-            gx[n] = whole[:, top:top + self.H, left:left + self.W]
-
-        over_batch(block, gy, bytes_each=2 * gx[0].nbytes)
+        gx = xp_of(gy).empty((len(gy), self.H, self.W, gy.shape[3]), gy.dtype)
+        send_back(gy, winner, gx, self)
         return nchw(gx)
 
     def places(self, x, OH, OW):
@@ -76,15 +55,64 @@ class MaxPool2d(Function):
                      zip((OH, OW), self.kernel, self.stride, self.padding, (self.H, self.W), strict=True))
 
 
+def find_largest_cpu(x, y, winner, op):
+    """x (N, H, W, C) -> y, the largest of each window, and winner, the number of its first place; both (N, OH, OW, C)."""
+    OH, OW = y.shape[1:3]
+    (KH, KW), (SH, SW), margins = op.kernel, op.stride, op.margins(OH, OW)
+
+    def block(n):
+        image = padded(x[n], margins[0], margins[1], -np.inf)
+        rows = largest(image[:, p:p + SH * (OH - 1) + 1:SH] for p in range(KH))         # down each column of the window,
+        y[n] = largest(rows[:, :, q:q + SW * (OW - 1) + 1:SW] for q in range(KW))       # then across
+        before = np.ones(y[n].shape, bool)              # True as long as no place so far holds the maximum:
+        for place in op.places(image, OH, OW)[:-1]:
+            before &= place != y[n]
+            winner[n] += before                         # the number of such places is the number of the winner
+
+    over_batch(block, x, bytes_each=2 * x[0].nbytes)
+
+
+def send_back_cpu(gy, winner, gx, op):
+    """Into gx (N, H, W, C): at each pixel, the sum of gy over the windows that it won."""
+    _, OH, OW, C = gy.shape
+    (top, bottom), (left, right) = op.margins(OH, OW)
+
+    def block(n):
+        g, won = gy[n], winner[n]
+        whole = np.zeros((len(g), top + op.H + bottom, left + op.W + right, C), gy.dtype)
+        for k, place in enumerate(op.places(whole, OH, OW)):
+            place += g * (won == k)
+        gx[n] = whole[:, top:top + op.H, left:left + op.W]
+
+    over_batch(block, gy, bytes_each=2 * gx[0].nbytes)
+
+
+def find_largest_gpu(x, y, winner, op):
+    run_kernel("max_pool", y, winner, op, x, y, winner, *y.shape[1:3])
+
+
+def send_back_gpu(gy, winner, gx, op):
+    run_kernel("max_pool_backward", gx, winner, op, gy, winner, gx, *gy.shape[1:3])
+
+
+def run_kernel(name, answer, winner, op, a, b, c, OH, OW):
+    N, rows, columns, C = answer.shape
+    gpu.run("ops/max_pool2d.cu", name, N * rows * columns, C, a, b, c, op.H, op.W, *op.kernel, *op.stride, *op.padding, OH, OW,
+            dtype=answer.dtype, constants=(("Place", {"uint8": "unsigned char", "uint32": "unsigned int"}[str(winner.dtype)]),))
+
+
+find_largest = by_device(find_largest_cpu, find_largest_gpu)
+send_back = by_device(send_back_cpu, send_back_gpu)
+
+
 def largest(arrays):
     """The largest of several arrays, element by element."""
     first, *others = arrays
     if not others:
         return first
-    xp = xp_of(first)
-    best = xp.maximum(first, others[0])
+    best = np.maximum(first, others[0])
     for other in others[1:]:
-        xp.maximum(best, other, out=best)
+        np.maximum(best, other, out=best)
     return best
 
 

@@ -6,8 +6,11 @@
 Adding a constant to all scores changes nothing, so the largest is subtracted first and nothing overflows.
 """
 
+import numpy as np
+
+from minicnn import gpu
 from minicnn.autograd import Function
-from minicnn.backend import xp_of
+from minicnn.backend import by_device, xp_of
 from minicnn.ops.layout import check_float
 
 
@@ -20,7 +23,7 @@ class LogSoftmax(Function):
         return y, (y,)
 
     def backward(self, gy, y):
-        return gy - xp_of(y).exp(y) * gy.sum(axis=self.axis, keepdims=True)
+        return log_softmax_gradient(gy, y, self.axis)
 
 
 class Softmax(Function):
@@ -35,11 +38,37 @@ class Softmax(Function):
         return p * (gp - (gp * p).sum(axis=self.axis, keepdims=True))
 
 
-def log_softmax_of(x, axis):
+def log_softmax_cpu(x, axis):
     """log softmax of a plain array."""
-    xp = xp_of(x)
     shifted = x - x.max(axis=axis, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+
+def log_softmax_gradient_cpu(gy, y, axis):
+    return gy - np.exp(y) * gy.sum(axis=axis, keepdims=True)
+
+
+def log_softmax_gpu(x, axis):
+    return along_rows("log_softmax", axis, x)
+
+
+def log_softmax_gradient_gpu(gy, y, axis):
+    return along_rows("log_softmax_backward", axis, gy, y)
+
+
+def along_rows(kernel, axis, *arrays):
+    """The kernel's answer for arrays whose `axis` it sees as rows of a matrix."""
+    xp = xp_of(arrays[0])
+    rows_of = [xp.ascontiguousarray(xp.moveaxis(a, axis, -1)) for a in arrays]
+    y = xp.empty_like(rows_of[0])
+    columns = y.shape[-1]
+    rows = y.size // columns
+    gpu.run_together("ops/softmax.cu", kernel, rows, rows, columns, *rows_of, y, dtype=y.dtype)
+    return xp.moveaxis(y, -1, axis)
+
+
+log_softmax_of = by_device(log_softmax_cpu, log_softmax_gpu)
+log_softmax_gradient = by_device(log_softmax_gradient_cpu, log_softmax_gradient_gpu)
 
 
 def softmax(x, axis=-1):

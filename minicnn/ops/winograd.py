@@ -170,7 +170,7 @@ def tile_values(transform, images, i, out, padding, size, step, TH, TW):
     N, H, W, C = images.shape
     PH, PW = padding
     beyond_H, beyond_W = step * (TH - 1) + size - PH - H, step * (TW - 1) + size - PW - W      # where the last tile hangs over
-    tiles = windows(padded(images, (PH, beyond_H), (PW, beyond_W)), size, size, step, step)     # (n, TH, TW, size, size, C)
+    tiles = windows(padded(images, (PH, beyond_H), (PW, beyond_W)), (size, size), (step, step))     # (n, TH, TW, size, size, C)
     tiles = tiles.transpose(3, 4, 0, 1, 2, 5).reshape(size * size, -1)
     width = TH * TW * C
     np.matmul(transform, tiles, out=out.reshape(len(out), -1)[:, i.start * width:(i.start + N) * width])

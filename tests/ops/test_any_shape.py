@@ -25,7 +25,7 @@ def test_conv2d_forward_and_backward(batch, channels, filters, groups, r, extra,
 
     around = [(0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2]
     image = np.pad(x.data, around)                                                              # (N, C, H, W)
-    seen = windows(np.ascontiguousarray(image.transpose(0, 2, 3, 1)), r, r, 1, 1)               # (N, OH, OW, KH, KW, C)
+    seen = windows(np.ascontiguousarray(image.transpose(0, 2, 3, 1)), (r, r), (1, 1))               # (N, OH, OW, KH, KW, C)
     OH, OW = seen.shape[1:3]
     seen = seen.reshape(batch, OH, OW, r, r, groups, channels)
     parts, g_parts = w.data.reshape(groups, filters, channels, r, r), g.reshape(batch, groups, filters, OH, OW)

@@ -4,11 +4,13 @@
     python examples/train_alexnet.py --arch one-tower --data photos     # photos/train/<class>/*.jpg, photos/val/<class>/*.jpg
     python examples/train_alexnet.py --resume runs/mini-1               # go on, bit for bit
     python examples/train_alexnet.py --resume runs/mini-1 --eval        # only test it
+    python examples/train_alexnet.py --device gpu --tf32                # on an NVIDIA GPU, products on its tensor cores
 
 A run leaves in its folder (runs/<arch>-<number>, or --out): checkpoint.npz, log.jsonl, curves.png, filters.png.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -21,7 +23,8 @@ from alexnet import VARIANTS, alexnet, input_size
 from tqdm import tqdm
 
 import minicnn as mc
-from minicnn.backend import gpu_problem
+from minicnn import gpu
+from minicnn.backend import device_number, gpu_problem, to_device, xp_of
 from minicnn.data import DataError, DataLoader, FashionMNIST, ImageFolder
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, RandomMirror, Resize, channel_statistics
 from minicnn.study import figures
@@ -40,13 +43,12 @@ CONTENTS = ("model", "optimizer", "schedule", "random", "step", "classes", "step
 
 def train(args, checkpoint):
     mc.seed(args.seed)
-    device = args.device
     train_loader, val_loader, classes, channels, side = load_data(args)
     if checkpoint:
         check_same_data(checkpoint, args, classes, len(train_loader))
     model = alexnet(args.arch, len(classes), channels, side)
     getattr(mc.init, args.init)(model)
-    model.to(device)
+    model.to(args.device)
     optimizer = mc.optim.SGD(model.parameters(), args.lr, args.momentum, args.weight_decay)
     schedule: Any = (mc.optim.LinearDecay(optimizer, args.epochs * len(train_loader)) if args.schedule == "linear"
                      else mc.optim.ReduceLROnPlateau(optimizer, patience=3))        # the paper's: / 10 when the error stalls
@@ -61,7 +63,7 @@ def train(args, checkpoint):
         schedule.load_state_dict(checkpoint["schedule"])
         mc.random.set_state(checkpoint["random"])
     if args.eval:
-        return evaluate(model, val_loader, device)
+        return evaluate(model, val_loader)
 
     def save():
         mc.save_checkpoint(args.out / "checkpoint.npz", model=model.state_dict(), optimizer=optimizer.state_dict(),
@@ -72,16 +74,17 @@ def train(args, checkpoint):
     last_step = min(args.epochs * len(train_loader), args.steps or sys.maxsize)
     if step >= last_step:
         print(f"{args.out}: {step} of {last_step} steps are done already; give more --epochs or --steps to go on")
-        return evaluate(model, val_loader, device)
+        return evaluate(model, val_loader)
     args.out.mkdir(parents=True, exist_ok=True)
-    with (Log(args.out / "log.jsonl", resumed_at=step if checkpoint else None) as log,
-          tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar):
+    with (out_of_memory_explained(model, (channels, side, side), args),
+          tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar,
+          Log(args.out / "log.jsonl", bar, args.device, resumed_at=step if checkpoint else None) as log):
         while step < last_step:
             epoch, done = divmod(step, len(train_loader))
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
             model.train()
             for images, labels in train_loader.epoch(epoch, start=done):
-                logits = model(mc.Tensor(images, device=device))
+                logits = model(mc.Tensor(images))
                 loss = mc.ops.cross_entropy(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()
@@ -90,29 +93,31 @@ def train(args, checkpoint):
                     schedule.step()
 
                 step += 1
-                top1 = 100 * np.mean(logits.numpy().argmax(axis=1) == labels)
-                log.train(step, loss.item(), top1, optimizer.groups[0]["lr"], len(labels), bar)
-                if not math.isfinite(loss.item()):
-                    raise Diverged(f"the loss is {loss.item()} at step {step}. Try a smaller --lr (it was {args.lr}), or --init he. "
-                                   f"The checkpoint of the last whole epoch, if there is one, is in {args.out}")
+                log.train(step, loss.data, right(logits.data, labels).mean(), optimizer.groups[0]["lr"], len(labels))
                 if step == last_step:
                     break
-            result = evaluate(model, val_loader, device)
+            log.read()
+            result = evaluate(model, val_loader)
             if args.schedule == "plateau" and step % len(train_loader) == 0:        # after a whole epoch, not one cut short
                 schedule.step(100 - result["top1"])
-            log.val(step, result, bar)
+            log.val(step, result)
             save()
     draw(model, args)
     return result
 
 
-def evaluate(model, loader, device):
+def right(scores, labels):
+    """For each row of scores (N, classes), whether the best is the right one; on the device where the scores are."""
+    return scores.argmax(axis=1) == xp_of(scores).asarray(labels)
+
+
+def evaluate(model, loader):
     """Mean loss, and top-1 and top-5 accuracy in percent, over a data set."""
     model.eval()
     loss, top1, top5, count = 0.0, 0, 0, 0
     with mc.no_grad():
         for images, labels in loader:
-            logits = model(mc.Tensor(images, device=device))
+            logits = model(mc.Tensor(images))
             loss += mc.ops.cross_entropy(logits, labels).item() * len(labels)
             best = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :5]
             top1 += int((best[:, 0] == labels).sum())
@@ -144,18 +149,25 @@ def load_data(args):
         augment, centre = [Resize(shorter), RandomCrop(side), RandomMirror()], [Resize(shorter), CenterCrop(side)]
     mean, std = channel_statistics(train, most=500)
     scale = Normalize(mean, std if args.init == "he" else 1.0)
-    train_loader = DataLoader(train, args.batch_size, Compose(*augment, scale), shuffle=True, drop_last=True)
-    return train_loader, DataLoader(val, 200, Compose(*centre, scale)), train.classes, channels, side
+    train_loader = DataLoader(train, args.batch_size, Compose(*augment, scale), shuffle=True, drop_last=True, device=args.device)
+    val_loader = DataLoader(val, 200, Compose(*centre, scale), device=args.device)
+    return train_loader, val_loader, train.classes, channels, side
 
 
 class Log:
-    """The run's numbers, as JSON lines in a file and as words beside the progress bar."""
+    """The run's numbers, as JSON lines in a file and as words beside the progress bar.
 
-    def __init__(self, path, resumed_at):
+    A GPU works behind the back of Python, which goes on to the next step at once; looking at a loss would mean to wait for it. So there
+    the losses of 20 steps are left where they are, and read together.
+    """
+
+    def __init__(self, path, bar, device, resumed_at):
         if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
             with open(path, "a", encoding="utf-8") as cut_short:       # by a crash: the next record gets a line of its own
                 cut_short.write("\n")
         self.file = open(path, "a", encoding="utf-8", buffering=1)      # noqa: SIM115 (a line is written when it is complete)
+        self.bar, self.read_every = bar, 1 if device == "cpu" else 20
+        self.unread: list = []
         self.loss = self.top1 = None
         self.start = time.perf_counter()
         if resumed_at is not None:
@@ -165,26 +177,62 @@ class Log:
         return self
 
     def __exit__(self, *exc):
+        with contextlib.suppress(Exception):        # what ended the run is the news, not that its last losses cannot be read
+            self.read()
         self.file.close()
 
     def write(self, kind, step, **numbers):
         seconds = round(time.perf_counter() - self.start, 3)
         self.file.write(json.dumps({"kind": kind, "step": step, "seconds": seconds, **numbers}) + "\n")
 
-    def train(self, step, loss, top1, lr, images, bar):
-        self.write("train", step, loss=loss if math.isfinite(loss) else None, top1=top1, lr=lr)
-        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
-        self.top1 = top1 if self.top1 is None else 0.95 * self.top1 + 0.05 * top1
-        bar.set_postfix_str(f"loss {self.loss:.3f}, top-1 {self.top1:.1f} %", refresh=False)
-        bar.update(images)
+    def train(self, step, loss, top1, lr, images):
+        """Note a step; `loss` and `top1` (a fraction) are arrays of one number, on either device."""
+        self.unread.append((step, loss, top1, lr, images))
+        if len(self.unread) == self.read_every:
+            self.read()
 
-    def val(self, step, result, bar):
+    def read(self):
+        """Write down the steps noted since the last time; raises Diverged at a loss that is no longer a number."""
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        xp = xp_of(unread[0][1])
+        losses, top1s = (to_device(xp.stack([xp.asarray(row[i]) for row in unread]), "cpu").tolist() for i in (1, 2))
+        for (step, _, _, lr, images), loss, top1 in zip(unread, losses, top1s, strict=True):
+            self.write("train", step, loss=loss if math.isfinite(loss) else None, top1=100 * top1, lr=lr)
+            if not math.isfinite(loss):
+                raise Diverged(loss, step)
+            self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+            self.top1 = 100 * top1 if self.top1 is None else 0.95 * self.top1 + 0.05 * 100 * top1
+            self.bar.set_postfix_str(f"loss {self.loss:.3f}, top-1 {self.top1:.1f} %", refresh=False)
+            self.bar.update(images)
+
+    def val(self, step, result):
         self.write("val", step, **result)
-        bar.write(f"step {step}: validation loss {result['loss']:.4f}, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+        self.bar.write(f"step {step}: validation loss {result['loss']:.4f}, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
 
 
 class Diverged(Exception):
-    """The loss is no longer a number."""
+    """The loss (first argument) is no longer a number at this step (second)."""
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(model, input_shape, args):
+    """An error inside that says there is no memory left becomes one that says what would fit."""
+    try:
+        yield
+    except MemoryError as error:
+        what = f"not enough memory for a batch of {args.batch_size} images of {'x'.join(map(str, input_shape))}"
+        if not gpu.is_out_of_memory(error):
+            raise MemoryError(f"{what}; try --batch-size {max(1, args.batch_size // 2)}") from error
+        now, total = gpu.memory(), mc.summary(model.to("cpu"), input_shape).total
+        # Weights, gradients and velocities; the workspace; and of each image what forward saves, and as much again in backward.
+        fixed = 3 * 4 * total.parameters + gpu.WORKSPACE_BYTES
+        room = now["used"] + now["kept"] + now["free"] - fixed
+        fits = min(args.batch_size - 1, int(room / (2 * total.saved_bytes + 8 * math.prod(input_shape))))
+        advice = f"about {fits} would fit: try --batch-size {fits}" if fits > 0 else "no batch would fit; use a smaller network (--arch)"
+        raise MemoryError(f"{what} on the GPU: {now['used'] / 1e9:.2f} GB are in use by arrays, {now['kept'] / 1e9:.2f} GB kept for reuse, "
+                          f"{now['free'] / 1e9:.2f} GB free of {now['total'] / 1e9:.2f} GB; {advice}") from error
 
 
 def draw(model, args):
@@ -213,7 +261,8 @@ def shown(classes):
 
 def parse(argv):
     parser = argparse.ArgumentParser(description="Train AlexNet with minicnn.")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"], help="auto: the GPU if there is one")
+    parser.add_argument("--device", default="auto", type=device, help="cpu, gpu (gpu:1 for the second), or auto: the GPU if there is one")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU with tensor cores: products rounded to TF32, several times as fast")
     parser.add_argument("--arch", choices=list(VARIANTS), help="which network (default: mini)")
     parser.add_argument("--data", help="fashion-mnist (the default), or a folder with train/<class>/* and val/<class>/*")
     parser.add_argument("--epochs", type=positive_int, help="default: 11 for mini, else 90")
@@ -263,14 +312,27 @@ def complete(args):
     return checkpoint
 
 
-def choose_device(name):
-    """"cpu" or "gpu"; auto takes the GPU where there is one, and says why not."""
-    problem = gpu_problem()
-    if name == "gpu" and problem:
+def choose_device(args):
+    """The device to train on; auto takes the GPU where there is one, and says why not."""
+    problem = gpu_problem() if args.device != "cpu" else None
+    if args.device == "auto":
+        if problem:
+            print(f"training on the CPU ({problem.rpartition('. ')[0]})")
+        args.device = "cpu" if problem else "gpu"
+    elif problem:
         raise RuntimeError(problem)
-    if name == "auto" and problem:
-        print(f"training on the CPU ({problem.partition('.')[0]})")
-    return "cpu" if name == "cpu" or problem else "gpu"
+    if args.tf32 and args.device == "cpu":
+        raise RuntimeError("--tf32 is for a GPU; leave it out to train on the CPU")
+    gpu.tf32(args.tf32)
+
+
+def device(text):
+    try:
+        if text != "auto":
+            device_number(text)
+        return text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"auto, or a device: {error}") from None
 
 
 def positive_int(text):
@@ -290,14 +352,16 @@ def main(argv=None):
     args = parse(argv)
     try:
         checkpoint = complete(args)
-        args.device = choose_device(args.device)
+        choose_device(args)
         began = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):          # a loss that explodes is noticed by its value
             result = train(args, checkpoint)
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        loss, step = error.args
+        print(f"error: the loss is {loss} at step {step}. Try a smaller --lr (it was {args.lr}), or --init he. "
+              f"The checkpoint of the last whole epoch, if there is one, is in {args.out}", file=sys.stderr)
         return 1
-    except (DataError, mc.CheckpointError, OSError, ValueError, RuntimeError) as error:
+    except (DataError, mc.CheckpointError, OSError, ValueError, RuntimeError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"validation: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['images']} images, loss {result['loss']:.4f}")

@@ -74,22 +74,23 @@ def device_number(device):
 
 @functools.cache
 def gpu_problem():
-    """None if a GPU can be used, else one sentence that says why not and how to mend it.
+    """None if a GPU can be used, else why not and how to mend it: two sentences, the second is the cure.
 
-    An `import cupy` that works proves nothing: without a driver it still works. So ask for a device.
+    An `import cupy` that works proves nothing: without a driver it still works, and without cuBLAS a sum still works. So try.
     """
     try:
         import cupy
-    except ImportError:
-        return ('no GPU: CuPy is not installed. Run  python -m pip install "cupy-cuda12x[ctk]"  '
-                "(CUDA 12; cupy-cuda13x for CUDA 13), or use the CPU")
-    except Exception as error:      # a wheel for another CUDA fails in many ways while it loads
-        return f"no GPU: CuPy is installed but does not load ({error}). Install the wheel for your CUDA version, or use the CPU"
-    try:
         cupy.cuda.runtime.getDeviceCount()
-        float(cupy.ones(1).sum())
-    except Exception as error:
-        return f"no GPU: CuPy finds no usable device ({error}). Install or update NVIDIA's driver, or use the CPU"
+        ones = cupy.ones((2, 2), np.float32)
+        float((ones @ ones).sum())
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            return ('no GPU: CuPy is not installed. Run  python -m pip install "cupy-cuda12x[ctk]"  (python -m minicnn doctor  tells whether '
+                    "that is the right one for your driver), or use the CPU")
+        return f"no GPU: CuPy does not load ({error}). Run  python -m minicnn doctor  to see how to mend it, or use the CPU"
+    except Exception as error:      # a wheel for another CUDA, a driver too old, a library that is missing: each fails in its own way
+        words = " ".join(str(error.__cause__ or error).split())[:200]
+        return f"no GPU: CuPy finds none that works ({words}). Run  python -m minicnn doctor  to see how to mend it, or use the CPU"
     return None
 
 

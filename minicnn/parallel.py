@@ -34,9 +34,16 @@ def threads():
     """How many threads share the work: MINICNN_THREADS, or the number of cores this process may use."""
     global _threads
     if _threads is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        set_threads(int(os.environ.get("MINICNN_THREADS", allowed)))
+        asked = os.environ.get("MINICNN_THREADS", str(cores()))
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"MINICNN_THREADS is a whole number from 1 up, not {asked!r}")
+        set_threads(int(asked))
     return _threads
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory():

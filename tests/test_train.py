@@ -163,7 +163,7 @@ def test_runs_are_numbered(tmp_path):
     (["--steps", "0"], "0 is not a positive whole number"),
     (["--momentum", "1.5", "--out", "{tmp}/m"], "momentum is at least 0 and less than 1, not 1.5"),
     (["--batch-size", "9000", "--out", "{tmp}/b"], "8000 images make no batch of 9000"),
-    (["--device", "tpu"], "invalid choice"),
+    (["--device", "tpu"], """device is "cpu", "gpu" or "gpu:1", not 'tpu'"""),
 ])
 def test_mistakes_end_with_one_clear_line_and_code_2(args, message, straight, tmp_path):
     (tmp_path / "one" / "train" / "a").mkdir(parents=True)

@@ -2,6 +2,10 @@
 
 An image is an array (H, W, channels). `rng` is a NumPy Generator that belongs to this image in this epoch alone, so
 what is random does not depend on which worker does it, or when.
+
+Some steps choose pixels (a crop and a mirror are mere views of the image); others are arithmetic, the same on every pixel:
+(pixel + add) / divide, channel by channel. These have a method `terms(rng)` that gives the two, so that a GPU can do the
+arithmetic of all steps and all images at once (`minicnn.data.upload`).
 """
 
 import numpy as np
@@ -18,6 +22,13 @@ class Compose:
         for step in self.steps:
             image = step(image, rng)
         return image
+
+    def without_arithmetic(self):
+        """Two lists: the steps that choose pixels, and the arithmetic steps at the end."""
+        last = len(self.steps)
+        while last and hasattr(self.steps[last - 1], "terms"):
+            last -= 1
+        return Compose(*self.steps[:last]), self.steps[last:]
 
 
 class Resize:
@@ -80,6 +91,45 @@ class Normalize:
 
     def __call__(self, image, rng=None):
         return (image.astype(np.float32) - self.mean) / self.std
+
+    def terms(self, rng=None):
+        """What to add to each channel, and what to divide it by."""
+        return -self.mean, self.std
+
+
+class PCAColour:
+    """Shift each image's colour along the ways in which the training set's colours differ; AlexNet, section 4.1.
+
+    To every pixel of an image the same is added: p1 a1 l1 + p2 a2 l2 + p3 a3 l3, where the p are the eigenvectors and the l the
+    eigenvalues of the covariance of (red, green, blue) over all pixels of the training set, and each a is drawn anew for each
+    image from a Gaussian with standard deviation `sigma`. (The paper's formula has the eigenvalues l themselves; they are squares
+    of colours, so copies of it use the roots, as here.)
+
+    Args:
+        covariance: (3, 3), of pixels of 0 to 255.
+        sigma: the paper's 0.1.
+    """
+
+    def __init__(self, covariance, sigma=0.1):
+        values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+        self.components = vectors * np.sqrt(np.maximum(values, 0))          # columns: one standard deviation along each
+        self.sigma = sigma
+
+    def __call__(self, image, rng):
+        return image.astype(np.float32) + self.terms(rng)[0]
+
+    def terms(self, rng):
+        """The shift of this image, and 1."""
+        return (self.components @ rng.normal(0, self.sigma, 3)).astype(np.float32), np.float32(1)
+
+
+def all_terms(steps, rng):
+    """What several arithmetic steps, one after the other, come to: add, divide."""
+    add, divide = np.float32(0), np.float32(1)
+    for step in steps:
+        a, d = step.terms(rng)
+        add, divide = add + a * divide, divide * d
+    return add, divide
 
 
 def channel_statistics(dataset, most=2000):

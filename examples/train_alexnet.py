@@ -25,7 +25,7 @@ from tqdm import tqdm
 import minicnn as mc
 from minicnn import gpu
 from minicnn.backend import device_number, gpu_problem, to_device, xp_of
-from minicnn.data import DataError, DataLoader, FashionMNIST, ImageFolder
+from minicnn.data import DataError, DataLoader, FashionMNIST, ImageFolder, Subset
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, RandomMirror, Resize, channel_statistics
 from minicnn.study import figures
 
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, dict] = {
 }
 
 # What makes a run what it is; kept in the checkpoint, and taken from there by --resume. And all that a checkpoint has.
-RECIPE = ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed")
+RECIPE = ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed", "limit")
 CONTENTS = ("model", "optimizer", "schedule", "random", "step", "classes", "steps_per_epoch", "arguments")
 
 
@@ -147,6 +147,8 @@ def load_data(args):
         side, channels = (64 if args.arch == "mini" else input_size(args.arch)), 3
         shorter = round(side * 256 / 224)               # the paper cuts its crops out of images of 256
         augment, centre = [Resize(shorter), RandomCrop(side), RandomMirror()], [Resize(shorter), CenterCrop(side)]
+    if args.limit:
+        train, val = Subset(train, args.limit), Subset(val, args.limit)
     mean, std = channel_statistics(train, most=500)
     scale = Normalize(mean, std if args.init == "he" else 1.0)
     train_loader = DataLoader(train, args.batch_size, Compose(*augment, scale), shuffle=True, drop_last=True, device=args.device)
@@ -275,6 +277,7 @@ def parse(argv):
     parser.add_argument("--weight-decay", type=float, help="default: 0.001 for mini, else 0.0005")
     parser.add_argument("--init", choices=["he", "paper", "caffe"], help="first weights (default: he)")
     parser.add_argument("--seed", type=int, help="of weights, order, crops and dropout (default: 0)")
+    parser.add_argument("--limit", type=positive_int, help="for a quick look: only so many images of each set, evenly spread")
     parser.add_argument("--resume", type=pathlib.Path, help="a run's folder, or its checkpoint: go on with it")
     parser.add_argument("--out", type=pathlib.Path, help="folder for what the run writes (default: runs/<arch>-<number>)")
     parser.add_argument("--eval", action="store_true", help="only test the network of --resume")

@@ -85,8 +85,8 @@ def gpu_problem():
         float((ones @ ones).sum())
     except ModuleNotFoundError as error:
         if error.name == "cupy":
-            return ('no GPU: CuPy is not installed. Run  python -m pip install "cupy-cuda12x[ctk]"  (python -m minicnn doctor  tells whether '
-                    "that is the right one for your driver), or use the CPU")
+            return ('no GPU: CuPy is not installed. Run  python -m pip install "cupy-cuda12x[ctk]"  '
+                    "(python -m minicnn doctor  tells whether that is the right one for your driver), or use the CPU")
         return f"no GPU: CuPy does not load ({error}). Run  python -m minicnn doctor  to see how to mend it, or use the CPU"
     except Exception as error:      # a wheel for another CUDA, a driver too old, a library that is missing: each fails in its own way
         words = " ".join(str(error.__cause__ or error).split())[:200]

@@ -121,6 +121,20 @@ class ImageFolder:
         return read_image(self.files[i]), self.labels[i]
 
 
+class Subset:
+    """`count` images of a data set, evenly spread over it; for a quick look. All of them if it has fewer."""
+
+    def __init__(self, dataset, count):
+        self.dataset, self.classes = dataset, dataset.classes
+        self.numbers = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, i):
+        return self.dataset[int(self.numbers[i])]
+
+
 def photos():
     """The eight photographs that come with minicnn: a list of (name, uint8 array (H, W, 3))."""
     return [(path.stem, read_image(path)) for path in sorted(EMBEDDED.glob("*.jpg"))]

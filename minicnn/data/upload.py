@@ -23,7 +23,7 @@ class Uploader:
 
     def __init__(self, device):
         import cupy
-        import cupyx                            # noqa: F401 (here, and not first by several workers at once)
+        import cupyx  # noqa: F401 (here, and not first by several workers at once)
         self.device = cupy.cuda.Device(device_number(device))
         with self.device:
             self.beside = cupy.cuda.Stream(non_blocking=True)

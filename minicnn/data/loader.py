@@ -135,7 +135,7 @@ class DataLoader:
                 self.idle.append(workers)
             raise
         except BaseException:
-            workers.close()
+            workers.kill()
             raise
 
     def look(self, batches, epoch):

@@ -58,9 +58,11 @@ class Preparer:
     def one(self, i, epoch):
         """(pixels, add, divide, label) of image number i."""
         rng = random.generator(random.SAMPLES, epoch, i, seed=self.seed)
-        image, label = self.dataset.picture(i, getattr(self.transform, "at_least", None)) if hasattr(self.dataset, "picture") else self.dataset[i]
-        pixels = self.choose(image, rng)
-        pixels = np.asarray(pixels)
+        if hasattr(self.dataset, "picture"):
+            image, label = self.dataset.picture(i, getattr(self.transform, "at_least", None))
+        else:
+            image, label = self.dataset[i]
+        pixels = np.asarray(self.choose(image, rng))
         if pixels.ndim != 3:
             raise ValueError(f"an image is an array (H, W, channels), but after {self.choose!r} this one has shape {pixels.shape}")
         add, divide = all_terms(self.arithmetic, rng)
@@ -81,8 +83,8 @@ class Preparer:
                 raise PrepareError(f"{self.name(i)}: {type(error).__name__}: {error}") from error
             room = arrays["images"][row]
             if pixels.shape != room.shape or pixels.dtype != room.dtype:
-                raise PrepareError(f"the images of a batch have different shapes or dtypes: {self.name(i)} is {pixels.shape} {pixels.dtype} "
-                                   f"after the transform, others are {room.shape} {room.dtype}; end the transform with a crop")
+                raise PrepareError(f"the images of a batch have different shapes: {self.name(i)} is {pixels.shape} {pixels.dtype} after "
+                                   f"the transform, others are {room.shape} {room.dtype}; end the transform with a crop")
             C = pixels.shape[2]
             mirrored = pixels.strides[1] < 0                # a mirrored view of an array goes through it backwards
             room[...] = pixels[:, ::-1] if mirrored else pixels

@@ -42,22 +42,26 @@ class Workers:
         self.memory = mmap.mmap(file.fileno(), slots.nbytes)
         file.close()
         try:
-            payload = pickle.dumps((preparer, slots, path))
+            try:
+                payload = pickle.dumps((preparer, slots, path))
+            except Exception as error:
+                raise TypeError(f"DataLoader: the data set or the transform cannot be sent to worker processes ({error}); "
+                                "define its class at the top of a module of its own, or use workers=0") from error
             for number in range(count):
                 self.start(number, payload)
             for _ in range(count):
                 self.reply()                        # each says that it is ready; then the file needs no name any more
         except BaseException:
-            self.close()
+            self.kill()
             raise
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
     def start(self, number, payload):
-        single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen([sys.executable, "-c", "from minicnn.data.workers import work; work()"], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, env={**os.environ, **single, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+                                   stdout=subprocess.PIPE, env=environment)
         self.processes.append(process)
         self.jobs[number].append(("start",))
         self.listeners.append(threading.Thread(target=self.listen, args=(number, process), name=f"loader-{number}", daemon=True))
@@ -93,7 +97,8 @@ class Workers:
             if len(doing) == 4:
                 what = f"prepared these images: {', '.join(self.preparer.name(i) for i in doing[2])}"
             how = f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
-            raise WorkerError(f"a loader process {how} while it {what}. If the system killed it, memory may have run out: use fewer workers")
+            raise WorkerError(f"a loader process {how} while it {what}. If the system killed it, memory may have run out: "
+                              "use fewer workers")
         self.jobs[number].pop(0)
         kind, answer = said
         if kind == "failed":
@@ -104,17 +109,19 @@ class Workers:
         """How many answers are still to come."""
         return sum(map(len, self.jobs))
 
+    def kill(self):
+        """End the processes at once, in the middle of whatever they do."""
+        for process in self.processes:
+            process.kill()
+        self.close()
+
     def close(self):
-        """End the processes."""
+        """End the processes when they have done what they were asked for."""
         for process in self.processes:
             with contextlib.suppress(OSError):
                 process.stdin.close()
         for process in self.processes:
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait()
         for process, listener in zip(self.processes, self.listeners, strict=True):
             listener.join()
             process.stdout.close()
@@ -162,9 +169,11 @@ def work():
             say("done", (slot, preparer.fill(arrays[slot], first, numbers, epoch)))
     except BrokenPipeError:
         pass                                        # the training has ended
-    except Exception:
+    except Exception as error:
+        hint = ("(a class that worker processes shall use must be in a module of its own, not in the program itself; or use workers=0)\n"
+                if isinstance(error, AttributeError) and "__main__" in str(error) else "")
         with contextlib.suppress(OSError):
-            say("failed", traceback.format_exc())
+            say("failed", traceback.format_exc() + hint)
 
 
 def heard():

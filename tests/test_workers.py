@@ -142,7 +142,7 @@ def test_what_a_data_set_prints_does_no_harm(loader):
 def test_a_data_set_that_cannot_be_sent_is_named(loader):
     class Local(Numbers):
         pass
-    with pytest.raises(TypeError, match=r"Local.*cannot be sent to worker processes.*workers=0"):
+    with pytest.raises(TypeError, match=r"cannot be sent to worker processes .*Local.*workers=0"):
         epoch(loader(Local(), 5, Normalize(0), workers=1))
 
 

@@ -209,7 +209,7 @@ def test_a_data_set_in_the_program_itself_gets_a_hint(tmp_path):
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, -2)])
 def test_workers_end_with_the_program_however_it_ends(tmp_path, end, code):
     with program(tmp_path, """
-        loader = DataLoader(Numbers(400), 5, Normalize(0), workers=2)
+        loader = DataLoader(Numbers(250), 5, Normalize(0), workers=2)
         list(loader.epoch(0))
         pids(loader)
         for _ in loader.epoch(1):

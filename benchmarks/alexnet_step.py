@@ -12,6 +12,7 @@ Results go to benchmarks/results/ as JSON, with machine and versions.
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -56,16 +57,19 @@ def numbers_for(network, batch):
     return rng.standard_normal((batch, 3, network["side"], network["side"]), dtype=np.float32), rng.integers(0, 1000, batch)
 
 
-def minicnn_step(network, batch, forward_only):
-    """A function that runs one step (or one forward pass) of minicnn, and the versions that matter."""
+def minicnn_step(network, batch, forward_only, device="cpu"):
+    """A function that runs one step (or one forward pass) of minicnn, and the versions that matter.
+
+    The step takes other images and labels where they are given, as arrays; the labels stay on the CPU, as in training.
+    """
     import numpy as np
     from alexnet import alexnet
 
     import minicnn as mc
     mc.seed(0)
-    net = alexnet(network["arch"])
+    net = alexnet(network["arch"]).to(device)
     images, labels = numbers_for(network, batch)
-    x = mc.Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+    x = mc.Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), device=device)
     optimizer = mc.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     if forward_only:
         net.eval()
@@ -74,15 +78,15 @@ def minicnn_step(network, batch, forward_only):
             with mc.no_grad():
                 net(x)
     else:
-        def step():
-            loss = mc.ops.cross_entropy(net(x), labels)
+        def step(images=None, labels=labels):
+            loss = mc.ops.cross_entropy(net(x if images is None else mc.Tensor(images)), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return step, {"minicnn": mc.__version__, "numpy": np.__version__, "threads": mc.parallel.threads()}
 
 
-def torch_step(network, batch, forward_only, channels_last=False, compiled=False):
+def torch_step(network, batch, forward_only, channels_last=False, compiled=False, device="cpu"):
     """The same in PyTorch: its own layers, and LRN with the paper's constants (alpha times the size, as PyTorch divides by it)."""
     import torch
     from torch import nn
@@ -96,8 +100,8 @@ def torch_step(network, batch, forward_only, channels_last=False, compiled=False
         "AdaptiveAvgPool2d": lambda size: nn.AdaptiveAvgPool2d(size),
         "ReLU": nn.ReLU, "Dropout": nn.Dropout, "Flatten": nn.Flatten,
     }
-    net = nn.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"]))
-    x, labels = map(torch.from_numpy, numbers_for(network, batch))
+    net = nn.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"])).to(device)
+    x, labels = (torch.from_numpy(numbers).to(device) for numbers in numbers_for(network, batch))
     if channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -326,22 +330,29 @@ def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None
     return results
 
 
-def table(results, arch, batch, forward_only):
-    """The comparison as Markdown lines."""
+@functools.cache
+def multiply_adds(arch):
+    """Of one image, forward: in all, and in the first layer."""
     from alexnet import alexnet, input_size
 
     import minicnn as mc
     layers = mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch)))
-    operations = 2 * batch * layers.total.multiply_adds
+    return layers.total.multiply_adds, layers[0].multiply_adds
+
+
+def table(results, arch, batch, forward_only, decimals=0):
+    """The comparison as Markdown lines, with as many decimals of a millisecond."""
+    in_all, first = multiply_adds(arch)
+    operations = 2 * batch * in_all
     if not forward_only:            # backward does each product twice, except the input gradient of the first layer
-        operations = 3 * operations - 2 * batch * layers[0].multiply_adds
+        operations = 3 * operations - 2 * batch * first
     base = statistics.median(results["torch"]["seconds"]) if "torch" in results else None
     lines = ["| | ms | images/s | effective GFLOP/s | peak memory, GB | times PyTorch's speed |", "|---|---|---|---|---|---|"]
     for name, r in results.items():
         seconds = statistics.median(r["seconds"])
-        r.update(median_ms=round(1e3 * seconds, 1), images_per_s=round(batch / seconds, 1), gflops=round(operations / seconds / 1e9, 1),
-                 ratio=round(base / seconds, 2) if base else None)
-        lines.append(f"| {name} | {r['median_ms']:,.0f} | {r['images_per_s']} | {r['gflops']:.0f} | {r['peak_memory'] / 1e9:.2f} "
+        r.update(median_ms=round(1e3 * seconds, 1 + decimals), images_per_s=round(batch / seconds, 1),
+                 gflops=round(operations / seconds / 1e9, 1), ratio=round(base / seconds, 2) if base else None)
+        lines.append(f"| {name} | {r['median_ms']:,.{decimals}f} | {r['images_per_s']} | {r['gflops']:.0f} | {r['peak_memory'] / 1e9:.2f} "
                      f"| {r['ratio'] or '-'} |")
     return lines
 

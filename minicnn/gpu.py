@@ -64,19 +64,20 @@ def elementwise(inputs, outputs, line, name):
     return cupy.ElementwiseKernel(inputs, outputs, line, name)
 
 
-def run(file, name, rows, columns, *args, dtype, constants=(), shared=0):
+def run(file, name, rows, columns, *args, dtype, constants=(), shared=0, across=1):
     """Run a kernel over `rows` x `columns`, with a row of threads for each row; it gets these two numbers, and then `args`.
 
-    `shared`: how many numbers of T each row of a block shares among its threads.
+    `shared`: how many numbers of T each row of a block shares among its threads.   `across`: how many blocks lie side by side, for
+    kernels that know of it; one is enough where there are thousands of rows.
     """
     x = min(THREADS, -(-columns // 32) * 32)
     y = THREADS // x
-    launch(file, name, -(-rows // y), (x, y), (rows, columns, *args), dtype, constants, shared * y)
+    launch(file, name, (-(-rows // y), across), (x, y), (rows, columns, *args), dtype, constants, shared * y)
 
 
 def run_together(file, name, blocks, rows, columns, *args, dtype):
     """Run a kernel whose threads put their results together: `blocks` blocks of 256 threads (a power of two), which share 256 numbers."""
-    launch(file, name, blocks, (THREADS, 1), (rows, columns, *args), dtype, (), THREADS)
+    launch(file, name, (blocks,), (THREADS, 1), (rows, columns, *args), dtype, (), THREADS)
 
 
 def launch(file, name, blocks, threads, arguments, dtype, constants, shared):
@@ -89,7 +90,7 @@ def launch(file, name, blocks, threads, arguments, dtype, constants, shared):
         if c_type.endswith("*") and wanted and value.dtype != wanted:
             raise TypeError(f"{name}: the kernel reads {c_type}, but was given an array of {value.dtype}")
         ready.append(value if c_type.endswith("*") else np.dtype(DTYPES[c_type]).type(value))
-    kernel((blocks,), threads, ready, shared_mem=shared * dtype.itemsize)
+    kernel(blocks, threads, ready, shared_mem=shared * dtype.itemsize)
 
 
 # What the words of a kernel's signature mean to NumPy.

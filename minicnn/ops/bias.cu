@@ -7,7 +7,7 @@ extern "C" __global__ void add_rows(int rows, int columns, const T* x, T* sums, 
     if (row >= rows)
         return;
     int first = row * many, end = x_rows - first < many ? x_rows : first + many;
-    for (int c = threadIdx.x; c < columns; c += blockDim.x) {
+    for (int c = blockIdx.y * blockDim.x + threadIdx.x; c < columns; c += gridDim.y * blockDim.x) {
         T sum = 0;
         for (int i = first; i < end; i++)
             sum += x[(long long)i * columns + c];

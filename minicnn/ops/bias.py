@@ -8,7 +8,7 @@ from minicnn import gpu
 from minicnn.backend import by_device, xp_of
 from minicnn.parallel import sum_over_batch
 
-ADDED_ROWS = 128        # that one thread of the GPU adds up
+ADDED_ROWS = 32         # that one thread of the GPU adds up, one after the other
 
 
 def bias_gradient_cpu(gy):
@@ -20,9 +20,10 @@ def bias_gradient_cpu(gy):
 def bias_gradient_gpu(gy):
     xp = xp_of(gy)
     rows = xp.ascontiguousarray(gy).reshape(-1, gy.shape[-1])
-    while len(rows) > 1:                                        # each pass leaves a row for every 128
+    while len(rows) > 1:                                        # each pass leaves a row for every 32
         sums = xp.empty((-(-len(rows) // ADDED_ROWS), rows.shape[1]), rows.dtype)
-        gpu.run("ops/bias.cu", "add_rows", *sums.shape, rows, sums, len(rows), ADDED_ROWS, dtype=rows.dtype)
+        gpu.run("ops/bias.cu", "add_rows", *sums.shape, rows, sums, len(rows), ADDED_ROWS, dtype=rows.dtype,
+                across=-(-rows.shape[1] // gpu.THREADS))            # there may be few rows, so the columns are shared out too
         rows = sums
     return rows[0]
 

@@ -35,8 +35,8 @@ class Keeper:
 
     def due(self, step):
         """Whether it is time to save: so many steps, or so much time, have gone by."""
-        return bool(self.every_steps and step % self.every_steps == 0
-                    or self.every_seconds and time.monotonic() - self.saved_at >= self.every_seconds)
+        by_step = self.every_steps and step % self.every_steps == 0
+        return bool(by_step or (self.every_seconds and time.monotonic() - self.saved_at >= self.every_seconds))
 
     def save(self, step, score=None, **contents):
         """Write a checkpoint of this step; `score`, if it was measured, is better when it is higher. Then remove what need not stay."""
@@ -70,6 +70,20 @@ def load_newest(folder):
             damaged.append(str(error))
     raise CheckpointError(f"{folder}: no checkpoint of a run is here" if not damaged else
                           f"{folder}: none of its {len(damaged)} checkpoints is whole; the newest: {damaged[0]}")
+
+
+@contextlib.contextmanager
+def only_run_in(folder):
+    """Inside, no other process can train in this folder: FileExistsError if one does. The lock ends with the process, however that ends."""
+    with open(pathlib.Path(folder) / "log.jsonl", "a") as file:
+        try:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:                                 # Windows has no such locks
+            pass
+        except OSError as error:
+            raise FileExistsError(f"{folder}: another training is running in this folder; wait for it, or name another with --out") from error
+        yield
 
 
 class StopRequest:

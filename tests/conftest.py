@@ -28,3 +28,12 @@ def device(request):
     if request.param == "gpu" and gpu_problem():
         pytest.skip(gpu_problem())
     return request.param
+
+
+@pytest.fixture(params=[pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request):
+    """CuPy, for tests that are about the GPU alone."""
+    if gpu_problem():
+        pytest.skip(gpu_problem())
+    import cupy
+    return cupy

@@ -85,7 +85,7 @@ def test_image_folder(folder):
     (folder / ".hidden").mkdir()
     images = data.ImageFolder(folder)
     assert images.classes == ["cats", "rockets"]
-    assert images.labels == [0, 0, 0, 1, 1, 1]
+    assert list(images.labels) == [0, 0, 0, 1, 1, 1]
     image, label = images[4]
     assert (image.shape, image.dtype, label) == ((50, 70, 3), np.uint8, 1)
     np.testing.assert_array_equal(image, np.asarray(Image.open(folder / "rockets" / "1.png")))

@@ -59,13 +59,13 @@ class Preparer:
         """(pixels, add, divide, label) of image number i."""
         rng = random.generator(random.SAMPLES, epoch, i, seed=self.seed)
         if hasattr(self.dataset, "picture"):
-            image, label = self.dataset.picture(i, getattr(self.transform, "at_least", None))
+            image, label = self.dataset.picture(i, self.transform.at_least)
         else:
             image, label = self.dataset[i]
         pixels = np.asarray(self.choose(image, rng))
         if pixels.ndim != 3:
             raise ValueError(f"an image is an array (H, W, channels), but after {self.choose!r} this one has shape {pixels.shape}")
-        add, divide = all_terms(self.arithmetic, rng)
+        add, divide = all_terms(self.arithmetic, rng, pixels.shape[2])
         if pixels.dtype != np.uint8:                        # floats take four times the room anyway: they are finished here
             pixels, add, divide = np.asarray((pixels + add) / divide, np.float32), 0, 1
         return pixels, add, divide, label

@@ -1,30 +1,10 @@
 """Pictures of a run: its training curves, and the filters of its first layer. They need matplotlib."""
 
-import json
-import pathlib
-
 import numpy as np
 
 
-def read_log(path):
-    """The records of a run's log (JSON lines), in order. What a resumed run did again counts once: the newer time.
-
-    A last line that was cut short by a crash is left out.
-    """
-    records: list[dict] = []
-    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["kind"] == "resume":
-            records = [r for r in records if r["step"] <= record["step"]]
-        records.append(record)
-    return records
-
-
 def training_curves(records, path, title=""):
-    """Loss and accuracy over the steps of a run, as a PNG at `path`; `records` as `read_log` gives them."""
+    """Loss and accuracy over the steps of a run, as a PNG at `path`; `records` as `minicnn.study.log.read_log` gives them."""
     Figure = figure_class()
     train = [r for r in records if r["kind"] == "train"]
     val = [r for r in records if r["kind"] == "val"]
@@ -71,6 +51,30 @@ def filters(weight, path, title=""):
     for axes in grid.flat:
         axes.axis("off")
     figure.suptitle(title or f"first layer: {len(weight)} filters of {weight.shape[2]} x {weight.shape[3]}")
+    figure.savefig(path, dpi=110)
+
+
+def confusion(predicted, labels, classes, path, title=""):
+    """Who is taken for whom, as a PNG: rows are the right classes, columns the answers; each row in percent.
+
+    Args:
+        predicted, labels: (N,) ints, the answers and what would have been right.
+        classes: their names, in label order.
+    """
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 2.5 + 0.5 * len(classes)
+    figure = figure_class()(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        axes.text(j, i, f"{percent[i, j]:.0f}", ha="center", va="center", fontsize=8, color="white" if percent[i, j] > 55 else "0.2")
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("the network's answer")
+    axes.set_ylabel("the right class")
+    figure.suptitle(title or f"of {len(labels)} images, {100 * np.mean(np.asarray(predicted) == labels):.1f} % right (rows in %)")
     figure.savefig(path, dpi=110)
 
 

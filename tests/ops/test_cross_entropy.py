@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from check import Remembers, check_each_shows, check_op, values
+from check import EXACT, Remembers, check_each_shows, check_op, close, on, run, values
 
 from minicnn import Tensor, ops
 from minicnn.backend import xp_of
@@ -126,12 +126,23 @@ def test_who_knows_nothing_loses_ln_k():
     assert loss.item() == pytest.approx(math.log(1000))
 
 
-def test_large_scores_do_not_overflow():
-    x = Tensor(np.array([[1000.0, 0, -1000], [0, 1000, 1000]]), requires_grad=True)
+@pytest.mark.parametrize("shape", [(1, 1000), (255, 3), (256, 2), (257, 5), (520, 2), (3, 257)])
+def test_more_rows_and_classes_than_a_block_has_threads(cupy, shape):
+    """One block adds up the losses of all rows; each row of the gradient has a block. Every row has a say, and every class."""
+    N, K = shape
+    labels, x, g = np.random.default_rng(0).integers(0, K, N), values(shape)[0], np.asarray(1.7)
+    loss, (gx,) = run(LabelsBeside, (labels,), [x], g)
+    there, (gx_there,) = run(LabelsBeside, (labels,), [cupy.asarray(x)], cupy.asarray(g))
+    close("loss", there, np.asarray(loss), EXACT)
+    close("gradient", gx_there, gx, EXACT)
+
+
+def test_large_scores_do_not_overflow(device):
+    x = Tensor(np.array([[1000.0, 0, -1000], [0, 1000, 1000]]), requires_grad=True, device=device)
     loss = ops.cross_entropy(x, [1, 1])
     loss.backward()
     assert loss.item() == pytest.approx((1000 + math.log(2)) / 2)
-    np.testing.assert_allclose(x.grad, [[0.5, -0.5, 0], [0, -0.25, 0.25]])
+    np.testing.assert_allclose(on("cpu", x.grad), [[0.5, -0.5, 0], [0, -0.25, 0.25]])
 
 
 def test_adding_a_constant_changes_nothing():

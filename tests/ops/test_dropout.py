@@ -6,7 +6,7 @@ from check import check_op, values
 
 import minicnn as mc
 from minicnn import Tensor, ops, random
-from minicnn.ops.dropout import Dropout
+from minicnn.ops.dropout import Dropout, mask_for
 
 CASES = {
     "half":         ((0.5,), values((2, 8))),
@@ -148,6 +148,45 @@ def test_as_many_are_kept_as_should_be(p):
     assert abs(np.count_nonzero(y) - n * (1 - p)) < 5 * np.sqrt(n * p * (1 - p))
     assert abs(y.mean() - 1) < 5 * np.sqrt(p / (1 - p) / n)
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - p)], rtol=1e-15)
+
+
+LAST = 2 ** 64 - 1         # the largest word
+
+
+@pytest.mark.parametrize("counter", [(0,) * 4, (LAST, 0, 0, 0), (LAST - 1, LAST, 5, 6), (LAST - 2, LAST, LAST, 9), (LAST,) * 4, "random"])
+def test_both_devices_draw_the_same_masks(cupy, counter):
+    """From any key and counter, also where adding to it carries; from any word of its four; and the next draw is the same too."""
+    for case in range(30):
+        rng = np.random.default_rng(case)
+        key = rng.integers(0, 2 ** 64, 2, dtype=np.uint64)
+        start = rng.integers(0, 2 ** 64, 4, dtype=np.uint64) if counter == "random" else np.array(counter, np.uint64)
+        here, there = (np.random.Generator(np.random.Philox(key=key, counter=start)) for _ in range(2))
+        for generator in (here, there):
+            generator.bit_generator.random_raw(case % 9)
+        for n in (case % 21 + 1, int(rng.integers(1, 4000)), 4 * (case % 3) + 1):
+            p = rng.random()
+            mask = random.keep_mask(here, (n,), p)
+            np.testing.assert_array_equal(mask_for(cupy.zeros(n, "f"), there, p).get(), mask)
+            np.testing.assert_equal(there.bit_generator.state["state"], here.bit_generator.state["state"])
+        assert there.integers(2 ** 63) == here.integers(2 ** 63)
+        assert there.random() == here.random()
+
+
+@pytest.mark.parametrize("shape", [(1,), (1023,), (1024,), (1025,), (4096,), (2, 3, 5, 7), (40_001,), (0, 4)])
+def test_masks_of_any_size_have_one_place_for_each_unit(cupy, shape):
+    """A block of threads draws 1024 of them; the last one may have less to do. They lie in the order of the shape, not of the memory."""
+    here, there = (random.generator(random.CHECKS, 3) for _ in range(2))
+    x = cupy.zeros(shape[::-1]).T
+    mask = mask_for(x, there, 0.3)
+    assert mask.dtype == bool
+    assert mask.shape == shape
+    np.testing.assert_array_equal(mask.get(), random.keep_mask(here, shape, 0.3))
+
+
+@pytest.mark.parametrize("p", [1e-9, 0.5 - 1e-5, 0.99999])
+def test_both_devices_draw_the_line_at_the_same_number(cupy, p):
+    here, there = (random.generator(random.CHECKS, 3) for _ in range(2))
+    np.testing.assert_array_equal(mask_for(cupy.zeros(300_000), there, p).get(), random.keep_mask(here, (300_000,), p))
 
 
 def test_units_are_silent_independently():

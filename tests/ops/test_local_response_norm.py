@@ -6,9 +6,9 @@ altogether would be right to four digits.
 
 import numpy as np
 import pytest
-from check import Remembers, check_each_shows, check_op, values
+from check import EXACT, SINGLE, Remembers, check_each_shows, check_op, close, cotangent, run, values
 
-from minicnn import Tensor, ops
+from minicnn import Tensor, gpu, ops
 from minicnn.ops.local_response_norm import LocalResponseNorm
 
 CASES = {                               # size alpha beta  k
@@ -139,6 +139,41 @@ def test_local_response_norm(case, device):
 
 def test_each_mistake_shows():
     check_each_shows(WRONG, CASES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+@pytest.mark.parametrize(("C", "size", "places"), [
+    (1, 3, 77), (1, 9, 1), (2, 5, 9), (31, 5, 9), (33, 5, 7), (96, 5, 5), (128, 3, 3), (129, 5, 3), (256, 5, 2), (257, 5, 2), (300, 7, 3),
+    (300, 801, 2), (700, 5, 1)])
+def test_as_many_channels_as_there_may_be(cupy, C, size, places, beta, dtype):
+    """On a GPU several pixels share a block, or the threads of a block take turns: as on the CPU, whatever the sizes."""
+    args = size, 5 / size, beta, 2.0
+    x, g = (a.astype(dtype) for a in (*values((2, C, 1, places)), cotangent((2, C, 1, places))))
+    y, (gx,) = run(LocalResponseNorm, args, [x], g)
+    y_there, (gx_there,) = run(LocalResponseNorm, args, [cupy.asarray(x)], cupy.asarray(g))
+    tolerance = EXACT if dtype == "float64" else SINGLE
+    close("forward", y_there, y, tolerance)
+    close("gradient", gx_there, gx, tolerance)
+
+
+@pytest.mark.parametrize("dtype, most", [("float32", 6144), ("float64", 3072)])
+def test_more_channels_than_a_block_can_share(cupy, dtype, most):
+    """Backward keeps two numbers for each channel in the memory of a block, which is 48 KiB. So many, and not one more."""
+    assert 2 * most * np.dtype(dtype).itemsize == gpu.SHARED_BYTES
+    for C in (most, most + 1):
+        x = Tensor(values((1, C, 1, 1))[0].astype(dtype), requires_grad=True)
+        there = Tensor(cupy.asarray(x.data), requires_grad=True)
+        here, y = ops.local_response_norm(x, alpha=0.5), ops.local_response_norm(there, alpha=0.5)
+        close("forward", y.data, here.data, SINGLE)
+        if C > most:
+            with pytest.raises(ValueError, match=rf"local_response_norm: on a GPU at most {most:,} channels of {dtype} can be normalised, "
+                                                 rf"not {C:,}"):
+                y.backward(cupy.ones_like(y.data))
+        else:
+            y.backward(cupy.ones_like(y.data))
+            here.backward(np.ones_like(here.data))
+            close("gradient", there.grad, x.grad, SINGLE)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])

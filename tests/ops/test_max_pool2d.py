@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from check import Remembers, apart, check_each_shows, check_op, run
+from check import Remembers, apart, check_each_shows, check_op, on, run
 
 from minicnn import Tensor, ops
 from minicnn.ops.max_pool2d import MaxPool2d
@@ -204,9 +204,35 @@ def test_the_first_of_equal_values_wins(args, device):
         assert not np.allclose(run(mistake, args, [TIES], gy)[1][0], right, atol=0.1), f"{mistake.__name__} would pass"
 
 
-def test_padding_never_wins():
-    x = Tensor(np.full((1, 1, 2, 2), -5.0))
-    assert np.array_equal(ops.max_pool2d(x, 2, 1, 1).data, np.full((1, 1, 3, 3), -5.0))
+def test_padding_never_wins(device):
+    x = Tensor(np.full((1, 1, 2, 2), -5.0), device=device)
+    assert np.array_equal(ops.max_pool2d(x, 2, 1, 1).numpy(), np.full((1, 1, 3, 3), -5.0))
+
+
+@pytest.mark.parametrize("args", [((3, 3), (2, 2), (0, 0), False), ((3, 3), (2, 2), (1, 1), True), ((2, 2), (1, 1), (1, 1), False)])
+def test_infinities_and_nan(args, device):
+    """-inf is a value like others; who sees a NaN answers NaN; the windows beside it hear nothing of it."""
+    x = apart(2, 3, 6, 7)
+    x[0, 0, :4] = -np.inf
+    x[0, 1, 2, 2] = np.inf
+    x[1, 2, 3, 3] = np.nan
+    x[1, 0, 0, 0] = x[1, 1, -1, -1] = np.nan
+    y = MaxPool2d(*args)(Tensor(x, device=device)).numpy()
+    want = np.empty(y.shape)
+    for (i, j), pixels in places(args, 6, 7).items():
+        rows, columns = zip(*pixels, strict=True)
+        want[:, :, i, j] = x[:, :, rows, columns].max(axis=2)
+    assert np.isnan(want).any()
+    assert np.isinf(want).any()
+    assert np.isfinite(want).any()
+    np.testing.assert_array_equal(y, want)
+
+
+def test_a_window_of_nothing_but_minus_infinity_has_a_winner(device):
+    """Its first place, which hears back."""
+    x = Tensor(np.full((1, 2, 4, 4), -np.inf), requires_grad=True, device=device)
+    ops.max_pool2d(x, 2).backward(on(device, np.full((1, 2, 2, 2), 3.0)))
+    assert on("cpu", x.grad)[0, 0].tolist() == [[3, 0, 3, 0], [0] * 4] * 2
 
 
 def test_the_stride_is_the_kernel_size_unless_given():
@@ -215,13 +241,38 @@ def test_the_stride_is_the_kernel_size_unless_given():
     assert ops.max_pool2d(x, (2, 3)).shape == (1, 2, 3, 2)
 
 
-def test_more_places_than_a_byte_can_count():
+def test_more_places_than_a_byte_can_count(device):
     """A window of 17 x 17 has 289 places; the winner is the last of them."""
     x = np.zeros((1, 1, 17, 17))
     x[..., -1, -1] = 1
-    x = Tensor(x, requires_grad=True)
+    x = Tensor(x, requires_grad=True, device=device)
     ops.max_pool2d(x, 17).sum().backward()
-    assert np.array_equal(x.grad, x.data)
+    assert np.array_equal(on("cpu", x.grad), x.numpy())
+
+
+SIZES = {           # x               kernel    stride   padding ceil_mode
+    "AlexNet":      ((2, 96, 13, 13), ((3, 3), (2, 2), (0, 0), False)),
+    "300 channels": ((1, 300, 5, 6), ((3, 2), (1, 2), (1, 0), True)),
+    "one channel":  ((40, 1, 5, 5), ((2, 2), (2, 2), (1, 1), True)),
+    "256 places":   ((2, 3, 17, 18), ((16, 16), (1, 1), (8, 2), False)),
+    "257 places":   ((2, 3, 3, 260), ((1, 257), (1, 2), (0, 100), True)),
+    "289 places":   ((2, 3, 20, 21), ((17, 17), (3, 2), (8, 8), True)),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_gpu_has_the_winners_of_the_cpu(cupy, size):
+    """With many ties, and more channels and places than a block has threads or a byte numbers: the same bits, the same winners."""
+    shape, args = SIZES[size]
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 3, shape).astype(np.float32)
+    y, (winner,) = MaxPool2d(*args).forward(x)
+    y_there, (winner_there,) = MaxPool2d(*args).forward(cupy.asarray(x))
+    np.testing.assert_array_equal(y_there.get(), y)
+    assert winner_there.dtype == winner.dtype
+    np.testing.assert_array_equal(winner_there.get(), winner)
+    g = rng.integers(-9, 9, y.shape).astype(np.float32)
+    np.testing.assert_array_equal(run(MaxPool2d, args, [cupy.asarray(x)], cupy.asarray(g))[1][0].get(), run(MaxPool2d, args, [x], g)[1][0])
 
 
 @pytest.mark.parametrize(("size", "ceil_mode", "out"), [(13, False, 6), (13, True, 6), (14, False, 6), (14, True, 7)])

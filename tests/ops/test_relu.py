@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from check import apart, check_op
+from check import apart, check_op, on
 
 from minicnn import Tensor, ops
 from minicnn.ops.relu import ReLU
@@ -59,10 +59,19 @@ def test_relu(case, device):
     check_op(ReLU, *CASES[case], naive, WRONG, device)
 
 
-def test_at_zero_the_gradient_is_zero():
-    x = Tensor(np.array([-1.0, 0.0, 1.0]), requires_grad=True)
+def test_at_zero_the_gradient_is_zero(device):
+    x = Tensor(np.array([-1.0, 0.0, 1.0]), requires_grad=True, device=device)
     ops.relu(x).backward([1, 1, 1])
     assert x.grad.tolist() == [0, 0, 1]
+
+
+def test_what_is_no_number_stays_so(device):
+    """A NaN must not be turned into a zero, which would hide it; and infinity is positive."""
+    x = Tensor(np.array([np.nan, np.inf, -np.inf, 2.0]), requires_grad=True, device=device)
+    y = ops.relu(x)
+    np.testing.assert_array_equal(y.numpy(), [np.nan, np.inf, 0, 2])
+    y.backward([1, 1, 1, 1])
+    assert on("cpu", x.grad)[1:].tolist() == [1, 0, 1]
 
 
 def test_answer_lies_in_memory_as_the_input_does():

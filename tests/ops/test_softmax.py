@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from check import Remembers, check_each_shows, check_op, values
+from check import EXACT, SINGLE, Remembers, check_each_shows, check_op, close, cotangent, run, same_bits, values
 
 from minicnn import Tensor, ops
 from minicnn.ops.softmax import LogSoftmax, Softmax
@@ -147,11 +147,27 @@ def test_each_mistake_shows():
     check_each_shows([*WRONG, *WRONG_LOG], CASES)
 
 
-def test_large_scores_do_not_overflow():
+def test_large_scores_do_not_overflow(device):
     """Nor do very negative ones vanish, in a row of their own."""
-    x, two = Tensor(np.array([[1000.0, 1000, -1000], [-1000, -1000, -3000]])), math.log(2)
-    np.testing.assert_allclose(ops.softmax(x).data, [[0.5, 0.5, 0]] * 2)
-    np.testing.assert_allclose(ops.log_softmax(x).data, [[-two, -two, -2000 - two]] * 2)
+    x, two = Tensor(np.array([[1000.0, 1000, -1000], [-1000, -1000, -3000]]), device=device), math.log(2)
+    np.testing.assert_allclose(ops.softmax(x).numpy(), [[0.5, 0.5, 0]] * 2)
+    np.testing.assert_allclose(ops.log_softmax(x).numpy(), [[-two, -two, -2000 - two]] * 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", [Softmax, LogSoftmax])
+@pytest.mark.parametrize("shape", [(3, 1), (30, 2), (3, 31), (3, 32), (5, 33), (2, 255), (2, 256), (2, 257), (3, 513), (4, 1000)])
+def test_rows_longer_and_shorter_than_a_block(cupy, op, shape, dtype):
+    """A block of 256 threads has a row. Its largest score is in the last place, where it must not be missed; twice, the same bits."""
+    x, = values(shape)
+    x[:, -1] += np.where(np.arange(shape[0]) % 2, 500, 0)
+    x, g = x.astype(dtype), cotangent(shape).astype(dtype)
+    y, (gx,) = run(op, (1,), [x], g)
+    there = run(op, (1,), [cupy.asarray(x)], cupy.asarray(g))
+    tolerance = EXACT if dtype == "float64" else SINGLE
+    close("forward", there[0], y, tolerance)
+    close("gradient", there[1][0], gx, 10 * tolerance)
+    same_bits("a second time", run(op, (1,), [cupy.asarray(x)], cupy.asarray(g)), there)
 
 
 def test_one_score_alone_is_certain():

@@ -28,6 +28,12 @@ class Names:
         i = range(len(self))[i]                                     # IndexError beyond the end; -1 is the last
         return os.fsdecode(self.text[int(self.ends[i - 1]) if i else 0:int(self.ends[i])])
 
+    def __iter__(self):
+        start = 0
+        for end in self.ends.tolist():
+            yield os.fsdecode(self.text[start:end])
+            start = end
+
 
 def read_bytes(path, opener=open):
     """A whole file, or a DataError that says it is missing or damaged."""

@@ -38,12 +38,8 @@ class FileDataset:
     def picture(self, i, at_least=None):
         return read_picture(self.name(i), at_least), int(self.labels[i])
 
-    def relative_name(self, i):
-        """The file of image i, relative to the root."""
-        return os.path.join(self.folders[self.labels[i]], self.names[i])
-
     def name(self, i):
-        return os.path.join(self.root, self.relative_name(i))
+        return os.path.join(self.root, self.folders[self.labels[i]], self.names[i])
 
     def fingerprint(self):
         """A checksum (sha256) over the classes, names, labels and sizes of all files, in order: has anything come or gone since?
@@ -51,10 +47,10 @@ class FileDataset:
         What is in the files is not read. A file that is not there any more counts as one of size -1.
         """
         sha = hashlib.sha256(repr(self.classes).encode("utf-8", "surrogatepass"))
-        for i, label in enumerate(self.labels):
-            name = self.relative_name(i)
+        for label, name in zip(self.labels.tolist(), self.names, strict=True):
+            name = f"{self.folders[label]}/{name}"
             try:
-                size = os.stat(os.path.join(self.root, name)).st_size
+                size = os.stat(f"{self.root}/{name}").st_size
             except OSError:
                 size = -1
             sha.update(b"%b\0%d %d\n" % (os.fsencode(name), label, size))

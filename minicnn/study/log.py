@@ -1,0 +1,100 @@
+"""A run's numbers: as JSON lines in a file, and as words beside a progress bar."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+
+from minicnn.backend import to_device, xp_of
+
+
+class Diverged(Exception):
+    """The loss (first argument) is no longer a number at this step (second)."""
+
+
+class RunLog:
+    """Writes the log of a training: a line for each step and each validation.
+
+    A GPU works behind the back of Python, which goes on to the next step at once; looking at a loss would mean to wait for it. So there
+    the losses of 20 steps are left where they are, and read together.
+
+    Args:
+        path: of the file; lines are added to what is there.
+        bar: a tqdm bar that counts images.
+        device: where the losses are.
+        resumed_at: the step that a resumed run goes on from, or None.
+    """
+
+    def __init__(self, path, bar, device="cpu", resumed_at=None):
+        if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+            with open(path, "a", encoding="utf-8") as cut_short:       # by a crash: the next record gets a line of its own
+                cut_short.write("\n")
+        self.file = open(path, "a", encoding="utf-8", buffering=1)      # noqa: SIM115 (a line is written when it is complete)
+        self.bar, self.read_every = bar, 1 if device == "cpu" else 20
+        self.unread: list = []
+        self.loss = self.top1 = None
+        self.start = time.perf_counter()
+        if resumed_at is not None:
+            self.write("resume", resumed_at)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with contextlib.suppress(Exception):        # what ended the run is the news, not that its last losses cannot be read
+            self.read()
+        self.file.close()
+
+    def write(self, kind, step, **what):
+        """One record."""
+        seconds = round(time.perf_counter() - self.start, 3)
+        self.file.write(json.dumps({"kind": kind, "step": step, "seconds": seconds, **what}) + "\n")
+
+    def train(self, step, loss, top1, lr, images):
+        """Note a step; `loss` and `top1` (a fraction) are arrays of one number, on either device."""
+        self.unread.append((step, loss, top1, lr, images))
+        if len(self.unread) == self.read_every:
+            self.read()
+
+    def read(self):
+        """Write down the steps noted since the last time; raises Diverged at a loss that is no longer a number."""
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        xp = xp_of(unread[0][1])
+        losses, top1s = (to_device(xp.stack([xp.asarray(row[i]) for row in unread]), "cpu").tolist() for i in (1, 2))
+        for (step, _, _, lr, images), loss, top1 in zip(unread, losses, top1s, strict=True):
+            self.write("train", step, loss=loss if math.isfinite(loss) else None, top1=100 * top1, lr=lr)
+            if not math.isfinite(loss):
+                raise Diverged(loss, step)
+            self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+            self.top1 = 100 * top1 if self.top1 is None else 0.95 * self.top1 + 0.05 * 100 * top1
+            self.bar.set_postfix_str(f"loss {self.loss:.3f}, top-1 {self.top1:.1f} %", refresh=False)
+            self.bar.update(images)
+
+    def val(self, step, result):
+        """Note a validation: a dict with loss, top1, top5 (percent) and images."""
+        self.write("val", step, **result)
+        self.say(f"step {step}: validation loss {result['loss']:.4f}, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+
+    def say(self, words):
+        """A line above the progress bar."""
+        self.bar.write(words)
+
+
+def read_log(path):
+    """The records of a run's log, in order. What a resumed run did again counts once: the newer time.
+
+    A last line that was cut short by a crash is left out.
+    """
+    records: list[dict] = []
+    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["kind"] == "resume":
+            records = [r for r in records if r["step"] <= record["step"]]
+        records.append(record)
+    return records

@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 
-import numpy as np
 from alexnet import VARIANTS, input_size
 
 import minicnn as mc
@@ -39,7 +38,8 @@ ALWAYS = {"data": "fashion-mnist", "momentum": 0.9, "seed": 0, "colour": 0.1}
 
 # What makes a run what it is; kept in the checkpoint, and taken from there by --resume. And all that a checkpoint has.
 RECIPE = ("arch", "data", "epochs", "batch_size", "lr", "schedule", "momentum", "weight_decay", "init", "seed", "limit", "colour")
-CONTENTS = ("model", "optimizer", "schedule", "random", "step", "validated", "best", "classes", "pixels", "fingerprint", "arguments", "versions")
+CONTENTS = ("model", "optimizer", "schedule", "random", "step", "validated", "best", "classes", "pixels", "fingerprint",
+            "arguments", "versions")
 
 
 def parse(argv, description):
@@ -48,8 +48,8 @@ def parse(argv, description):
     parser.add_argument("--device", default="auto", type=device, help="cpu, gpu (gpu:1 for the second), or auto: the GPU if there is one")
     parser.add_argument("--tf32", action="store_true", help="on a GPU with tensor cores: products rounded to TF32, several times as fast")
     parser.add_argument("--arch", choices=list(VARIANTS), help="which network (default: mini)")
-    parser.add_argument("--data", help="fashion-mnist (the default), photos, or a folder: photographs in train/<class>/* and val/<class>/*, "
-                        "ImageNet, CIFAR, MNIST, or a packed set")
+    parser.add_argument("--data", help="fashion-mnist (the default), photos, or a folder: photographs in train/<class>/* and val/<class>/*"
+                        ", ImageNet, CIFAR, MNIST, or a packed set")
     parser.add_argument("--epochs", type=positive_int, help="default: 11 for mini, else 90")
     parser.add_argument("--steps", type=positive_int, help="stop after this many steps in all")
     parser.add_argument("--batch-size", type=positive_int, help="default: 32 for mini, else 128")
@@ -59,7 +59,8 @@ def parse(argv, description):
     parser.add_argument("--momentum", type=float, help="default: 0.9")
     parser.add_argument("--weight-decay", type=float, help="default: 0.001 for mini, else 0.0005")
     parser.add_argument("--init", choices=["he", "paper", "caffe"], help="first weights (default: he)")
-    parser.add_argument("--colour", type=float, metavar="SIGMA", help="of the shift of photographs' colours (default: the paper's 0.1; 0: none)")
+    parser.add_argument("--colour", type=float, metavar="SIGMA", help="of the shift of photographs' colours (default: the paper's 0.1; "
+                        "0: none)")
     parser.add_argument("--seed", type=int, help="of weights, order, crops and dropout (default: 0)")
     parser.add_argument("--limit", type=positive_int, help="for a quick look: only so many images of each set, evenly spread")
     parser.add_argument("--workers", type=int, help="processes that read images (default: one for each core; 0 for what is in memory)")
@@ -68,11 +69,12 @@ def parse(argv, description):
     parser.add_argument("--resume", help="a run's folder, or one of its checkpoints: go on with it; auto: with the newest run in runs/")
     parser.add_argument("--out", type=pathlib.Path, help="folder for what the run writes (default: runs/<arch>-<number>)")
     parser.add_argument("--save-steps", type=positive_int, metavar="N", help="a checkpoint after every N steps too")
-    parser.add_argument("--save-minutes", type=positive_float, metavar="M", default=10, help="and whenever M minutes have gone by (default: 10)")
+    parser.add_argument("--save-minutes", type=positive_float, metavar="M", default=10,
+                        help="and whenever M minutes have gone by (default: 10)")
     parser.add_argument("--keep", type=positive_int, default=3, help="how many of the last checkpoints stay, beside the best (default: 3)")
     parser.add_argument("--eval", action="store_true", help="only test the network of --resume")
-    parser.add_argument("--views", choices=["1", "10", "multi"], default="1", help="with --eval: looks at each image: its centre; the paper's "
-                        "ten crops; ten crops at each of five scales")
+    parser.add_argument("--views", choices=["1", "10", "multi"], default="1", help="with --eval: looks at each image: its centre; the "
+                        "paper's ten crops; ten crops at each of five scales")
     return parser.parse_args(argv)
 
 
@@ -180,7 +182,8 @@ class Data:
         else:
             self.side = 64 if args.arch == "mini" else input_size(args.arch)
             shorter = shorter_side(self.side)           # the paper cuts its crops out of images of 256
-            augment, centre = [Resize(shorter), RandomCrop(self.side, within=shorter), RandomMirror()], [Resize(shorter), CenterCrop(self.side)]
+            augment = [Resize(shorter), RandomCrop(self.side, within=shorter), RandomMirror()]
+            centre = [Resize(shorter), CenterCrop(self.side)]
         self.pixels = checkpoint["pixels"] if checkpoint else pixel_statistics(readable, covariance=not small)
         if not small and args.colour:
             augment.append(PCAColour(self.pixels["covariance"], args.colour))

@@ -126,7 +126,8 @@ def measured(probabilities, labels):
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     tiny = np.finfo(probabilities.dtype).tiny
     return {"loss": float(-np.log(np.maximum(probabilities[np.arange(N), labels], tiny)).mean()),
-            "top1": 100 * float((best[:, 0] == labels).mean()), "top5": 100 * float((best == labels[:, None]).any(axis=1).mean()), "images": N}
+            "top1": 100 * float((best[:, 0] == labels).mean()),
+            "top5": 100 * float((best == labels[:, None]).any(axis=1).mean()), "images": N}
 
 
 def test(model, data, args):

@@ -62,7 +62,7 @@ def load_newest(folder):
 
     Raises CheckpointError if there is none.
     """
-    damaged = []
+    damaged: list[str] = []
     for _, path in reversed(checkpoints(folder)):
         try:
             return path, load_checkpoint(path), damaged
@@ -82,7 +82,8 @@ def only_run_in(folder):
         except ImportError:                                 # Windows has no such locks
             pass
         except OSError as error:
-            raise FileExistsError(f"{folder}: another training is running in this folder; wait for it, or name another with --out") from error
+            raise FileExistsError(f"{folder}: another training is running in this folder; wait for it, or name another folder "
+                                  "with --out") from error
         yield
 
 

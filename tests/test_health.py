@@ -288,6 +288,21 @@ def test_between_looks_nothing_is_hooked_and_nothing_but_the_loss_is_read(fashio
     assert len(reads) == len(looked)                # all numbers of a look at once
 
 
+def test_a_look_can_be_asked_for_when_the_run_has_to_end(fashion, cupy):
+    """Before its turn: a loss on the GPU, which nobody had read."""
+    model = small().to("gpu")
+    with Health(model, mc.optim.SGD(model.parameters(), 0.1), 10) as health:
+        for step in range(1, 10):
+            x = fashion[0][:BATCH] * (np.nan if step == 8 else 1)
+            loss = ops.cross_entropy(model(Tensor(x, device="gpu")), fashion[1][:BATCH])
+            loss.backward()
+            assert health.step(step, loss) == []
+        (found,) = health.look()
+        assert codes([found]) == [(9, "non-finite", "loss")]
+        assert "it is nan since step 8" in found.message
+        assert health.look() == []
+
+
 def test_an_exception_leaves_no_hook(fashion):
     model = small()
     with pytest.raises(KeyError), Health(model, mc.optim.SGD(model.parameters(), 0.1), 10):

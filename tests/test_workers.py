@@ -90,7 +90,7 @@ def test_two_epochs_at_once_do_not_mix(loader):
     ("raises", r"(?s)failed:.*ZeroDivisionError: no such thing.*number-7\.jpg: ZeroDivisionError"),
     ("dies", r"killed by signal 9 \(Killed\) while it prepared these images: .*number-7\.jpg.*use fewer workers"),
     ("exits", r"ended with exit code 3 while it prepared these images: .*number-7\.jpg"),
-    ("is larger", r"(?s)number-7\.jpg is \(9, 9, 3\) uint8 after the transform, others are \(4, 4, 3\) uint8; end the transform with a crop"),
+    ("is larger", r"(?s)number-7\.jpg is \(9, 9, 3\) uint8 after the transform, others are \(4, 4, 3\) uint8; end the .* with a crop"),
 ])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_worker_that_fails_ends_the_run_with_the_reason_and_the_file(loader, how, message, count):
@@ -165,7 +165,7 @@ def program(tmp_path, body):
         def pids(loader): print(*[p.pid for w in loader.idle for p in w.processes], flush=True)
     """) + textwrap.dedent(body))
     return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), *filter(None, sys.path)])})
+                            env={**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])})
 
 
 def gone(pid):

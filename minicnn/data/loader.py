@@ -8,6 +8,7 @@ import collections
 import contextlib
 import sys
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -108,8 +109,10 @@ class DataLoader:
         workers = self.idle.pop() if self.idle else Workers(self.workers, self.preparer,
                                                             Slots(AHEAD + 1, self.batch_size, *self.look(batches, epoch)))
         try:
-            free, coming = list(range(workers.slots.count)), collections.deque()
-            missing, bad = collections.Counter(), collections.defaultdict(list)         # of each slot: answers, and unreadable images
+            free = list(range(workers.slots.count))
+            coming: collections.deque = collections.deque()
+            missing: collections.Counter = collections.Counter()                        # of each slot: how many answers,
+            bad: collections.defaultdict = collections.defaultdict(list)                # and the images that could not be read
             todo = iter(batches)
             while True:
                 while free and (numbers := next(todo, None)):
@@ -151,7 +154,7 @@ class DataLoader:
         for row, reason in sorted(bad):
             with self.noting(numbers[row]):
                 raise DataError(reason)
-        rows = slice(0, len(numbers))
+        rows: Any = slice(0, len(numbers))
         if bad:
             without = {row for row, _ in bad}
             rows = [row for row in range(len(numbers)) if row not in without]

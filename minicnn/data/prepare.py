@@ -5,12 +5,13 @@ arithmetic that is the same for every pixel, done later for the whole batch), an
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from minicnn import random
 from minicnn.data.datasets import DataError
-from minicnn.data.transforms import all_terms
+from minicnn.data.transforms import Compose, all_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Slots:
 class Preparer:
     """Prepares images of a data set: `seed` and `epoch` decide what is random about image i, and nothing else does."""
 
-    dataset: object
-    transform: object           # a Compose
+    dataset: Any
+    transform: Compose
     seed: int
 
     def __post_init__(self):

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from typing import Any
 
 
 class WorkerError(RuntimeError):
@@ -35,7 +36,7 @@ class Workers:
     def __init__(self, count, preparer, slots):
         self.slots, self.preparer = slots, preparer
         self.replies: queue.SimpleQueue = queue.SimpleQueue()
-        self.jobs: list[list] = [[] for _ in range(count)]          # what each worker has been asked for and not answered
+        self.jobs: list[list[tuple]] = [[] for _ in range(count)]          # what each worker has been asked for and not answered
         self.processes: list[subprocess.Popen] = []
         self.listeners: list[threading.Thread] = []
         file, path = shared_file(slots.nbytes)
@@ -70,8 +71,8 @@ class Workers:
 
     def tell(self, process, message):
         with contextlib.suppress(BrokenPipeError, ValueError):      # it is gone: `listen` notices, and says so
-            process.stdin.write(len(message).to_bytes(8, "little") + message)
-            process.stdin.flush()
+            pipe(process.stdin).write(len(message).to_bytes(8, "little") + message)
+            pipe(process.stdin).flush()
 
     def listen(self, number, process):
         """Hand on what a worker says, until it ends; runs in a thread of its own."""
@@ -92,9 +93,9 @@ class Workers:
         if said is None:
             process = self.processes[number]
             code = process.wait()
-            doing = self.jobs[number][0] if self.jobs[number] else ("nothing",)
+            doing: tuple = self.jobs[number][0] if self.jobs[number] else ("nothing",)
             what = "was starting" if doing == ("start",) else "had nothing to do"
-            if len(doing) == 4:
+            if doing[1:]:
                 what = f"prepared these images: {', '.join(self.preparer.name(i) for i in doing[2])}"
             how = f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
             raise WorkerError(f"a loader process {how} while it {what}. If the system killed it, memory may have run out: "
@@ -119,12 +120,17 @@ class Workers:
         """End the processes when they have done what they were asked for."""
         for process in self.processes:
             with contextlib.suppress(OSError):
-                process.stdin.close()
+                pipe(process.stdin).close()
         for process in self.processes:
             process.wait()
         for process, listener in zip(self.processes, self.listeners, strict=True):
             listener.join()
-            process.stdout.close()
+            pipe(process.stdout).close()
+
+
+def pipe(end) -> Any:
+    """A pipe to or from a process; it was started with one."""
+    return end
 
 
 def shared_file(nbytes):

@@ -110,7 +110,7 @@ class Health:
         self.first_rates = [group["lr"] for group in optimizer.groups]
         self.watch = ReLUWatch(model)
         self.entered = self.watching = False
-        self.count = 0                      # calls of step(); not the caller's number, which may go on from an earlier run
+        self.count = self.now = 0           # calls of step(); and the caller's number, which may go on from an earlier run
         self.losses: list = []              # (step, loss) since the last look; a loss on a GPU is left there
         self.means: list[float] = []        # of the loss, between looks
         self.told: set = set()              # (code, layer) of what was found and is not over
@@ -138,16 +138,17 @@ class Health:
             raise RuntimeError("Health: use it as  with Health(model, optimizer, classes) as health: ...")
         loss = loss.data if isinstance(loss, Tensor) else loss
         self.losses.append((step, loss))
-        self.count += 1
+        self.count, self.now = self.count + 1, step
         on_gpu = is_array(loss) and device_of(loss) != "cpu"            # there, to read it would mean to wait for it
         looks = self.is_look(self.count) or not (on_gpu or math.isfinite(loss) or self.is_told("non-finite"))
-        found = self.look(step) if looks else []
+        found = self.look() if looks else []
         self.unwatch()
         self.watch_next()
         return found
 
-    def look(self, step):
-        """Look now, whatever the count; for instance when the run has to end. Returns a list of Findings."""
+    def look(self):
+        """Look now, whatever the count; for instance when the run has to end. Returns a list of Findings, of the last step."""
+        step = self.now
         losses, silent, layers = self.gather()
         found = self.first_loss(losses)
         broken = self.not_finite(step, losses, layers)
@@ -166,7 +167,7 @@ class Health:
 
     def first_loss(self, losses):
         """The loss of a network with no opinion is ln(classes); only for a run from its start."""
-        if self.count != 1 or losses[0][0] > 1 or not math.isfinite(losses[0][1]):
+        if self.count != 1 or not losses or losses[0][0] > 1 or not math.isfinite(losses[0][1]):
             return []
         step, loss = losses[0]
         numbers = {"loss": loss, "classes": self.classes, "blank": self.blank}
@@ -184,8 +185,9 @@ class Health:
         if self.is_told("non-finite"):
             return []
         if bad_losses and bad_losses[0][0] != step:             # on a GPU, which is not asked in every step
-            bad, what = ["loss"], (f"it is {bad_losses[0][1]} since step {bad_losses[0][0]}, and by now the weights may have taken it up: "
-                                   "go back to a checkpoint; --detect-anomaly shows which op it was, and where; lower --lr if it overflowed")
+            since, loss = bad_losses[0]
+            bad, what = ["loss"], (f"it is {loss} since step {since}, and by now the weights may have taken it up: go back to a "
+                                   "checkpoint; --detect-anomaly shows which op it was, and where; lower --lr if it overflowed")
         elif weights:
             bad, what = weights, "its weights are no longer finite: an earlier step was too large; go back to a checkpoint, and lower --lr"
         elif bad_losses:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import re
 import zlib
@@ -167,5 +168,7 @@ def describe(source):
 
 def stored_name(source, i):
     """The name of image i: of a file, where it is below the root, so that the set is the same wherever that is."""
-    name = source.relative_name(i) if hasattr(source, "relative_name") else source.name(i) if hasattr(source, "name") else f"image {i}"
+    name = source.name(i) if hasattr(source, "name") else f"image {i}"
+    if hasattr(source, "root"):
+        name = name.removeprefix(os.path.join(source.root, ""))
     return name.encode("utf-8", "backslashreplace")[:65535]

@@ -196,14 +196,17 @@ def finished(prepared):
 
 def finish(images, how):
     """(n, H, W, C) bytes, and what to do to each, -> (n, C, H, W) float32 in channels-last memory. (The GPU's way is in upload.py.)"""
-    C = images.shape[3]
+    _, H, W, C = images.shape
     y = np.empty(images.shape, np.float32)
 
     def block(n):
-        for image, (mirrored, *terms), out in zip(images[n], how[n], y[n], strict=True):
-            np.add(image[:, ::-1] if mirrored else image, terms[:C], out=out, dtype=np.float32)
-            if terms[C:] != [1] * C:
-                out /= np.asarray(terms[C:], np.float32)
+        for image, (mirrored, *terms), out in zip(images[n], how[n], y[n].reshape(-1, H, W * C), strict=True):
+            if mirrored:                            # pixel by pixel, each of C bytes
+                image = image.view(f"V{C * image.itemsize}")[:, ::-1].copy().view(image.dtype)
+            add, divide = np.tile(np.reshape(terms, (2, C)).astype(np.float32), W)      # for a whole row: many times as fast as for three
+            np.add(image.reshape(H, W * C), add, out=out, dtype=np.float32)
+            if (divide != 1).any():
+                out /= divide
 
     parallel.over_batch(block, images, bytes_each=5 * images[0].size)
     return y.transpose(0, 3, 1, 2)

@@ -72,6 +72,7 @@ def parse(argv, description):
     parser.add_argument("--save-minutes", type=positive_float, metavar="M", default=10,
                         help="and whenever M minutes have gone by (default: 10)")
     parser.add_argument("--keep", type=positive_int, default=3, help="how many of the last checkpoints stay, beside the best (default: 3)")
+    parser.add_argument("--detect-anomaly", action="store_true", help="stop at the op that makes the first NaN or infinity, and show it")
     parser.add_argument("--eval", action="store_true", help="only test the network of --resume")
     parser.add_argument("--views", choices=["1", "10", "multi"], default="1", help="with --eval: looks at each image: its centre; the "
                         "paper's ten crops; ten crops at each of five scales")
@@ -146,6 +147,9 @@ def choose_device(args):
     if args.tf32 and args.device == "cpu":
         raise RuntimeError("--tf32 is for a GPU; leave it out to train on the CPU")
     gpu.tf32(args.tf32)
+    if device_number(args.device):          # not the first: what is made in between belongs there too
+        import cupy
+        cupy.cuda.Device(device_number(args.device)).use()
 
 
 class Data:
@@ -191,7 +195,7 @@ class Data:
         self.test_transform = Compose(*centre, scale)
         how = {"device": args.device, "workers": args.workers, "on_bad": args.on_bad}
         self.train = DataLoader(training, args.batch_size, Compose(*augment, scale), shuffle=True, drop_last=True, **how)
-        self.val = DataLoader(self.validation, 200, self.test_transform, **how)
+        self.val = DataLoader(self.validation, args.batch_size, self.test_transform, **how)
 
 
 class Readable:

@@ -29,6 +29,8 @@ from minicnn.data import DataError
 from minicnn.data.views import predict
 from minicnn.keeper import Keeper, StopRequest, only_run_in
 from minicnn.study import figures
+from minicnn.study.anomaly import detect_anomaly
+from minicnn.study.health import Health
 from minicnn.study.log import Diverged, RunLog, read_log
 
 
@@ -69,7 +71,9 @@ def train(args, checkpoint):
     args.out.mkdir(parents=True, exist_ok=True)
     with (only_run_in(args.out), out_of_memory_explained(model, (data.channels, data.side, data.side), args), StopRequest() as stop,
           tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar,
-          RunLog(args.out / "log.jsonl", bar, args.device, resumed_at=step if checkpoint else None) as log):
+          RunLog(args.out / "log.jsonl", bar, args.device, resumed_at=step if checkpoint else None) as log,
+          Health(model, optimizer, len(data.classes)) as health, last_words(health, log),
+          detect_anomaly(model) if args.detect_anomaly else contextlib.nullcontext()):
         while True:
             if step > validated and (step % steps_per_epoch == 0 or step == last_step):
                 log.read()
@@ -90,6 +94,8 @@ def train(args, checkpoint):
                 loss = mc.ops.cross_entropy(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()
+                for finding in health.step(step + 1, loss):
+                    log.finding(finding)
                 optimizer.step()
                 if args.schedule == "linear":
                     schedule.step()
@@ -161,6 +167,17 @@ def out_of_memory_explained(model, input_shape, args):
                           f"{now['free'] / 1e9:.2f} GB free of {now['total'] / 1e9:.2f} GB; {advice}") from error
 
 
+@contextlib.contextmanager
+def last_words(health, log):
+    """When the run ends because its loss is no number, what `health` sees is said first."""
+    try:
+        yield
+    except Diverged:
+        for finding in health.look():
+            log.finding(finding)
+        raise
+
+
 class Stopped(Exception):
     """A signal (first argument) asked for an end, which came after this step (second)."""
 
@@ -201,7 +218,7 @@ def main(argv=None):
         name, step = error.args
         print(f"stopped by {name} after step {step}; go on with --resume {args.out}", file=sys.stderr)
         return 3
-    except (DataError, mc.CheckpointError, OSError, ValueError, RuntimeError, MemoryError) as error:
+    except (DataError, mc.CheckpointError, OSError, ValueError, RuntimeError, MemoryError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"validation: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {result['images']} images, loss {result['loss']:.4f}")

@@ -117,6 +117,12 @@ def check_alike(function, arrays):
 
 def backward(root, grad=None):
     """Add to the `.grad` of every leaf the gradient of `root`, weighted by `grad` (1 for a single number)."""
+    with device_scope(root.data):
+        spread(root, grad)
+
+
+def spread(root, grad):
+    """The same, on the GPU where `root` lives."""
     xp = xp_of(root.data)
     if not root.requires_grad:
         raise RuntimeError("backward: this tensor does not depend on any tensor with requires_grad=True"

@@ -83,6 +83,8 @@ def run_together(file, name, blocks, rows, columns, *args, dtype):
 def launch(file, name, blocks, threads, arguments, dtype, constants, shared):
     """Start the kernel. It would read whatever bytes it is given as its own signature says, so each argument is made so, or refused."""
     dtype = np.dtype(dtype)
+    if 0 in blocks:                # nothing to do, which CUDA refuses to be asked for
+        return
     kernel, types = compiled(file, name, dtype.name, constants)
     ready = []
     for value, c_type in zip(arguments, types, strict=True):
@@ -105,6 +107,8 @@ def product(a, b, out, accumulate=False):
     is asked for out^T = b^T a^T, and nothing has to be moved.
     """
     from cupy.cuda import cublas, device, runtime
+    if not a.dtype == b.dtype == out.dtype or out.dtype not in (np.float32, np.float64):
+        raise TypeError(f"gpu.product: float32 or float64 matrices are wanted, all alike, not {a.dtype} @ {b.dtype} into {out.dtype}")
     single = out.dtype == np.float32
     kind = runtime.CUDA_R_32F if single else runtime.CUDA_R_64F
     how = cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if single and _tf32 else cublas.CUBLAS_COMPUTE_32F if single else cublas.CUBLAS_COMPUTE_64F
@@ -151,4 +155,6 @@ def memory():
     import cupy
     free, total = cupy.cuda.Device().mem_info
     pool = cupy.get_default_memory_pool()
+    if pool.get_limit():            # CUPY_GPU_MEMORY_LIMIT: CuPy may not take all there is
+        total, free = pool.get_limit(), min(free, pool.get_limit() - pool.total_bytes())
     return {"used": pool.used_bytes(), "kept": pool.total_bytes() - pool.used_bytes(), "free": free, "total": total}

@@ -178,6 +178,8 @@ def matmul(a, b):
     """a @ b for 2-D arrays, cut into strips of the longer side of the result, one strip a task."""
     rows, columns = a.shape[0], b.shape[1]
     if not isinstance(a, np.ndarray):
+        if a.dtype.kind != "f" or 0 in (*a.shape, *b.shape):            # nothing for cuBLAS
+            return a @ b
         return gpu.product(a, b, xp_of(a).empty((rows, columns), a.dtype))
     y = np.empty((rows, columns), np.result_type(a, b))
     if a.shape[1] * rows * columns < 1 << 18:       # too little work to share

@@ -19,6 +19,7 @@ from minicnn import Tensor, gpu, nn, ops, parallel
 from minicnn.backend import device_of, memory_order, to_device, xp_of
 from minicnn.data import DataLoader, FashionMNIST
 from minicnn.data.transforms import Compose, Normalize
+from minicnn.keeper import load_newest
 from minicnn.optim import SGD
 
 MINICNN = pathlib.Path(mc.__file__).parent
@@ -169,6 +170,12 @@ def test_a_product_stays_within_its_columns(cupy):
     wide = cupy.full((3, 9), 7.0)
     gpu.product(cupy.ones((3, 2)), cupy.ones((2, 4)), wide[:, 3:7])
     assert wide.get().tolist() == [[7] * 3 + [2] * 4 + [7] * 2] * 3
+
+
+def test_an_answer_of_one_column_may_lie_anywhere_in_wide_rows(cupy):
+    out = gaps_both_ways(cupy.zeros((3, 1)))
+    gpu.product(cupy.ones((3, 2)), cupy.ones((2, 1)), out)
+    assert out.get().tolist() == [[2]] * 3
 
 
 def test_the_same_row_again_and_again(cupy):
@@ -655,6 +662,7 @@ def test_only_the_end_of_a_gpus_memory_is_out_of_memory(cupy, limit):
     with pytest.raises(MemoryError) as caught:
         cupy.empty(bound, "uint8")                        # all of it; but something is in use
     assert gpu.is_out_of_memory(caught.value)
+    assert not gpu.is_out_of_memory(MemoryError())                      # the computer's own
     assert kept.nbytes
 
 

@@ -249,6 +249,33 @@ def test_a_rate_that_its_schedule_lowered_is_no_small_update(fashion):
     assert "small-update" in [f.code for f in train(small(), nonsense, steps=60, every=10, lr=0.02e-6)]
 
 
+@pytest.mark.parametrize("what, losses, stands", [
+    ("stands at ln(10)", np.full(40, 2.30), True),
+    ("stands far above", np.full(40, 22.0), True),
+    ("is far above, and falls", np.linspace(8, 3, 40), False),
+    ("stands, lower than by guessing", np.full(40, 2.2), False),
+    ("stands, but not for long", np.linspace(4, 2.30, 10).tolist() + [2.30] * 10, False),
+])
+def test_a_plateau_is_a_loss_that_stands_and_is_no_better_than_guessing(what, losses, stands, monkeypatch):
+    monkeypatch.setattr(health_module, "PLATEAU_STEPS", 30)
+    model = small()
+    with Health(model, mc.optim.SGD(model.parameters(), 0.1), 10, every=10) as health:
+        found = [f for step, loss in enumerate(losses, start=2) for f in health.step(step, float(loss))]
+    assert [f.code for f in found] == ["plateau"] * stands
+
+
+def test_a_large_step_late_in_a_run_is_found(fashion):
+    found = train(small(), fashion, steps=50, every=10, schedule=lambda o: mc.optim.StepLR(o, 31, 10.0))
+    assert min(f.step for f in found) == 40
+    assert "large-update" in [f.code for f in found]
+
+
+def test_small_steps_are_no_fault_where_the_loss_is_low(fashion):
+    model = small()
+    train(model, fashion, steps=300)
+    assert train(model, fashion, steps=20, lr=1e-9, first=300) == []
+
+
 def test_units_that_speak_in_evaluation_only_are_silent(fashion):
     """The step that will be looked at has a hook; what is evaluated before it does not count."""
     model = small()
@@ -453,6 +480,23 @@ def test_afterwards_numpy_warns_again_and_nothing_is_watched():
         assert math.isnan(ops.log(Tensor([-1.0])).item())
 
 
+def test_an_op_after_the_last_layer_is_in_none():
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model := of(ops.exp)):
+        ops.log(model(Tensor([1.0])) * -1.0)
+    assert (caught.value.op, caught.value.layer) == ("Log", "")
+
+
+def test_an_error_in_a_layer_that_was_caught_does_not_confuse_the_names():
+    model = of(lambda x: ops.matmul(x, x) if x.ndim == 1 else x / x)
+    with pytest.raises(AnomalyError) as caught, detect_anomaly(model) as detector:
+        with pytest.raises(ValueError, match="matmul"):
+            model(Tensor([0.0]))
+        model(Tensor([[1.0]]))
+        assert detector.inside == []
+        model(Tensor([[0.0]]))
+    assert caught.value.layer == "inner.block"
+
+
 def test_a_detector_serves_again_after_an_error():
     model = of(lambda x: x / x)
     detector = detect_anomaly(model)
@@ -484,3 +528,6 @@ def test_graphs_are_freed_at_once_while_detecting(backward):
         del y
         assert [node() for node in nodes] == [None, None]
         assert len(detector.calls) == 0
+        y = ops.exp(Tensor([1.0], True))
+    assert y.node is not None
+    assert len(detector.calls) == 0             # after it, nothing is remembered of what lives on

@@ -16,7 +16,7 @@ import numpy as np
 
 from minicnn import parallel
 from minicnn.autograd import Function
-from minicnn.backend import is_array, xp_of
+from minicnn.backend import device_scope, is_array, xp_of
 from minicnn.tensor import Tensor
 
 
@@ -126,7 +126,8 @@ def as_tensor(op, value, like):
     if is_array(value):
         return Tensor(value)
     if isinstance(value, (int, float, np.number)):
-        return Tensor(xp_of(like.data).asarray(value, dtype=like.dtype if like.dtype.kind == "f" else None))
+        with device_scope(like.data):
+            return Tensor(xp_of(like.data).asarray(value, dtype=like.dtype if like.dtype.kind == "f" else None))
     raise TypeError(f"{op}: a Tensor, an array or a number is wanted, not {type(value).__name__}")
 
 

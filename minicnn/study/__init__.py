@@ -1,5 +1,7 @@
 """Looking at a network without changing it."""
 
+from minicnn.study.anomaly import AnomalyError, detect_anomaly
+from minicnn.study.health import Finding, Health
 from minicnn.study.summary import summary
 
-__all__ = ["summary"]
+__all__ = ["AnomalyError", "Finding", "Health", "detect_anomaly", "summary"]

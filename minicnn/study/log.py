@@ -78,6 +78,11 @@ class RunLog:
         self.write("val", step, **result)
         self.say(f"step {step}: validation loss {result['loss']:.4f}, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
 
+    def finding(self, finding):
+        """Note what `minicnn.study.health` found."""
+        self.write("finding", **vars(finding))
+        self.say(str(finding))
+
     def say(self, words):
         """A line above the progress bar."""
         self.bar.write(words)

@@ -6,7 +6,7 @@ from minicnn.backend import has_gpu
 from minicnn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from minicnn.gradcheck import GradcheckError, gradcheck
 from minicnn.random import seed
-from minicnn.study import summary
+from minicnn.study.summary import summary
 from minicnn.tensor import Tensor
 
 __version__ = "0.1.0"

@@ -19,7 +19,6 @@ from minicnn import Tensor, gpu, nn, ops, parallel
 from minicnn.backend import device_of, memory_order, to_device, xp_of
 from minicnn.data import DataLoader, FashionMNIST
 from minicnn.data.transforms import Compose, Normalize
-from minicnn.keeper import load_newest
 from minicnn.optim import SGD
 
 MINICNN = pathlib.Path(mc.__file__).parent

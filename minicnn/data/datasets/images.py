@@ -12,6 +12,8 @@ The content decides how a file is read, not its name: ImageNet has a PNG that is
     more pixels than Pillow allows
 """
 
+import codecs
+import contextlib
 import os
 import struct
 import threading
@@ -104,7 +106,7 @@ def explained(path, error):
     """What an error in reading this file means, and what to do: the message of a DataError."""
     reason, cure = str(error) or type(error).__name__, "replace it or remove it"
     if isinstance(error, UnidentifiedImageError):
-        reason = f"{what_it_is(path)}"
+        reason = what_it_is(path)
     elif isinstance(error, PermissionError):
         reason, cure = "no permission", "allow reading it, or remove it"
     elif isinstance(error, FileNotFoundError):
@@ -126,6 +128,8 @@ def what_it_is(path):
         return str(error)
     if not head:
         return "the file is empty"
-    if all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        return f"it is text: {head[:30].decode('utf-8', 'replace')!r}"
+    with contextlib.suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)         # its last letter may be cut
+        if all(letter >= " " or letter in "\t\n\r" for letter in text):
+            return f"it is text: {text[:30]!r}"
     return "its content is no known kind of image, or only the beginning of one"

@@ -20,6 +20,8 @@ import threading
 import traceback
 from typing import Any
 
+from minicnn.parallel import keep_freed_memory
+
 
 class WorkerError(RuntimeError):
     """A loader process failed; the message has its traceback, or how it ended."""
@@ -157,6 +159,7 @@ def shared_file(nbytes):
 def work():
     """What a worker process runs: prepare what it is asked for, until there is nobody left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()                             # photographs come and go, each some hundred pages
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                                   # what a data set prints must not get between the answers
 

@@ -70,3 +70,15 @@ def test_the_speeds_are_the_measured_ones():
     ladder = json.loads((ROOT / "benchmarks" / "results" / "ladder.json").read_text(encoding="utf-8"))["conv2d"]["steps"]
     for step in ladder[1:]:
         assert f"| {step['ms']:,.1f} |" in README
+
+
+def test_the_loader_is_as_fast_as_measured_and_the_gpu_as_predicted():
+    results = json.loads((ROOT / "benchmarks" / "results" / "loader.json").read_text(encoding="utf-8"))["results"]
+    for name, r in results.items():
+        assert f"| {name} | {r['median']:,.0f} | {r['ratio']:.2f} |" in README
+    assert results["minicnn"]["ratio"] >= 1.5
+    assert results["minicnn, packed raw"]["median"] >= 3000
+    step = json.loads((ROOT / "benchmarks" / "results" / "gpu-predictions.json").read_text(encoding="utf-8"))["step"]
+    for precision in ("float32", "tf32"):
+        assert f"{step[precision]['predicted_ms']:.1f} ms" in README
+        assert f"{128e3 / step[precision]['predicted_ms']:,.0f}" in README

@@ -66,6 +66,7 @@ def parse(argv, description):
     parser.add_argument("--workers", type=int, help="processes that read images (default: one for each core; 0 for what is in memory)")
     parser.add_argument("--on-bad", choices=["raise", "skip", "report"], default="raise", help="an image file that cannot be read: "
                         "stop (default), leave it out, or leave it out and say so")
+    parser.add_argument("--bad-limit", type=int, default=100, metavar="N", help="with more unreadable files than this, stop (default: 100)")
     parser.add_argument("--resume", help="a run's folder, or one of its checkpoints: go on with it; auto: with the newest run in runs/")
     parser.add_argument("--out", type=pathlib.Path, help="folder for what the run writes (default: runs/<arch>-<number>)")
     parser.add_argument("--save-steps", type=positive_int, metavar="N", help="a checkpoint after every N steps too")
@@ -193,7 +194,7 @@ class Data:
             augment.append(PCAColour(self.pixels["covariance"], args.colour))
         scale = Normalize(self.pixels["mean"], self.pixels["std"] if args.init == "he" else 1.0)
         self.test_transform = Compose(*centre, scale)
-        how = {"device": args.device, "workers": args.workers, "on_bad": args.on_bad}
+        how = {"device": args.device, "workers": args.workers, "on_bad": args.on_bad, "bad_limit": args.bad_limit}
         self.train = DataLoader(training, args.batch_size, Compose(*augment, scale), shuffle=True, drop_last=True, **how)
         self.val = DataLoader(self.validation, args.batch_size, self.test_transform, **how)
 

@@ -110,6 +110,9 @@ def train(args, checkpoint):
                 if step == last_step:
                     break
     draw(model, args)
+    for bad in (data.train.bad, data.val.bad):
+        for reason in bad.values():
+            print(f"left out: {reason}")
     return result
 
 

@@ -14,6 +14,8 @@ Nodes point to their inputs only. There are no cycles, so a graph is freed the m
 import contextlib
 import threading
 
+import numpy as np
+
 from minicnn.backend import device_of, device_scope, xp_of
 from minicnn.tensor import Tensor
 
@@ -27,6 +29,7 @@ class Function:
     inputs: tuple = ()  # for each input: the node that made it, the leaf tensor itself, or None (needs no gradient)
     shapes: tuple = ()  # of the inputs
     saved: tuple | None = None          # what forward returned for backward; None once backward has used it
+    seals: tuple = ()   # of these: see `seal`
 
     def forward(self, *arrays):
         """The answer, and a tuple of what `backward` will need."""
@@ -64,6 +67,7 @@ class Function:
             self.inputs = tuple((t.node or t) if t.requires_grad else None for t in tensors)
             self.shapes = tuple(a.shape for a in arrays)
             self.saved = saved
+            self.seals = tuple(map(seal, saved))
             answer.requires_grad = True
             answer.node = self
         for hook in _hooks:
@@ -80,6 +84,11 @@ class Function:
         if self.saved is None:
             raise RuntimeError(f"{self}: backward() has been through this graph already, and what forward saved was "
                                "freed as it was used; run the forward pass again")
+        for i, (array, before) in enumerate(zip(self.saved, self.seals, strict=True)):
+            if seal(array) != before:
+                raise RuntimeError(f"{self}: array {i} of those that forward saved, of shape {array.shape}, was changed before backward used it, "
+                                   "so the gradient would be wrong. Something wrote into it: x += 1, x[...] = 0, or optimizer.step() "
+                                   "between forward and backward; make a new array instead")
         saved, self.saved = self.saved, None
         for hook in _hooks:
             hook.before_backward(self, gy)
@@ -102,6 +111,17 @@ class Function:
 
     def __repr__(self):
         return type(self).__name__
+
+
+def seal(array):
+    """A mark that shows whether a saved array was changed: a hash of up to 256 of its numbers, evenly spread.
+
+    To look at all of them would take a few percent of a training step. So what is noticed is a change of the whole array, as by
+    `x += 1` or a step of the optimiser; of a single number only by luck, or in a small array. A GPU's arrays are not looked at.
+    """
+    if not isinstance(array, np.ndarray) or array.size == 0:
+        return None
+    return hash(array.flat[::-(-array.size // 256)].tobytes())
 
 
 def check_alike(function, arrays):

@@ -614,3 +614,45 @@ def test_the_largest_seeds_differ():
     from minicnn import random
     draws = {random.generator(random.SHUFFLE, seed=s).integers(2 ** 60) for s in (0, 2 ** 63, 2 ** 63 + 1, 2 ** 63 + 1000, 2 ** 64 - 1)}
     assert len(draws) == 5
+
+
+# Arrays that change between forward and backward
+
+@pytest.mark.parametrize("change", [
+    lambda x: np.add(x, 1, out=x), lambda x: x.fill(0), lambda x: np.copyto(x, x[::-1].copy()),
+])
+@pytest.mark.parametrize("shape", [(3,), (40, 50), (2, 3, 20, 20)])
+def test_an_array_changed_before_backward_is_noticed_and_named(change, shape):
+    x = Tensor(-np.arange(float(np.prod(shape))).reshape(shape), requires_grad=True)
+    y = ops.exp(x * x * 1e-9).sum()
+    change(x.data)
+    with pytest.raises(RuntimeError, match=r"^Mul: array \d of those that forward saved, of shape .*was changed before backward used it.*"
+                                           r"make a new array instead"):
+        y.backward()
+
+
+def test_a_step_of_the_optimiser_before_backward_is_noticed():
+    net = mc.nn.Sequential(mc.nn.Linear(4, 300), mc.nn.ReLU(), mc.nn.Linear(300, 2))
+    optimizer = mc.optim.SGD(net.parameters(), 0.1)
+    first, second = (net(Tensor(np.ones((3, 4), np.float32))).sum() for _ in range(2))
+    first.backward()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match=r"^Linear: array 1 .* of shape \(2, 300\).*optimizer.step\(\)"):
+        second.backward()
+
+
+def test_in_a_small_array_every_number_counts():
+    for i in range(200):
+        x = Tensor(np.ones(200), requires_grad=True)
+        y = (x * x).sum()
+        x.data[i] = 2
+        with pytest.raises(RuntimeError, match="was changed before backward"):
+            y.backward()
+
+
+def test_what_backward_does_not_need_may_change():
+    x = Tensor(np.ones((3, 4)), requires_grad=True)
+    y = ops.relu(x).sum() + (x + 1).sum()           # relu keeps its answer, a sum keeps nothing
+    x.data += 5
+    y.backward()
+    np.testing.assert_array_equal(x.grad, np.full((3, 4), 2.0))

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -150,6 +151,23 @@ def test_a_full_size_network_trains_on_a_folder(photos, tmp_path):
     assert weights(tmp_path / "run")["model"]["fc8.weight"].shape == (2, 4096)
 
 
+def test_the_paper_from_folder_to_ten_crops(photos, tmp_path):
+    """The network, first weights, rate, augmentation and test of the paper, on crops of 227 pixels."""
+    out = tmp_path / "run"
+    code, stdout, stderr = run("--arch", "paper", "--init", "paper", "--lr", 0.01, "--data", photos, "--steps", 2, "--batch-size", 4,
+                               "--workers", 2, "--out", out)
+    assert code == 0, stderr
+    saved = weights(out)
+    assert saved["model"]["fc6.weight"].shape == (4096, 9216)
+    assert saved["pixels"]["covariance"].shape == (3, 3)
+    code, stdout, stderr = run("--resume", out, "--eval", "--views", 10)
+    assert code == 0, stderr
+    error = float(re.search(r"views 10: top-1 error ([\d.]+) %, top-5 error 0.00 %", stdout)[1])
+    assert error in (0, 16.67, 33.33, 50, 66.67, 83.33, 100)                # of six images
+    with Image.open(out / "confusion.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 30
+
+
 def test_runs_are_numbered(tmp_path):
     for number in (1, 2):
         code, stdout, stderr = run("--steps", 1, *SMALL, cwd=tmp_path)
@@ -213,10 +231,14 @@ def test_an_unreadable_photograph_is_named_and_nothing_written_is_lost(photos, t
     assert code == 2
     assert "chelsea/3.jpg: this image cannot be read" in stderr.splitlines()[-1]
     assert same(weights(tmp_path / "run"), before)
-    code, _, stderr = run("--resume", tmp_path / "run", "--on-bad", "report")
+    code, stdout, stderr = run("--resume", tmp_path / "run", "--on-bad", "report")
     assert code == 0
-    assert stderr.count("left out:") == 1
-    assert "chelsea/3.jpg" in stderr
+    for said in (stderr, stdout):                   # at once, and again at the end
+        assert said.count("left out:") == 1
+        assert "chelsea/3.jpg: this image cannot be read" in said
+    code, _, stderr = run("--resume", tmp_path / "run", "--on-bad", "skip", "--bad-limit", 0, "--epochs", 3)
+    assert code == 2
+    assert "1 images cannot be read, which is more than 0" in stderr
 
 
 def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path):

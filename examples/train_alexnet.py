@@ -164,7 +164,8 @@ def out_of_memory_explained(model, input_shape, args):
         # Weights, gradients and velocities; the workspace; and of each image what forward saves, and as much again in backward.
         fixed = 3 * 4 * total.parameters + gpu.WORKSPACE_BYTES
         room = now["used"] + now["kept"] + now["free"] - fixed
-        fits = min(args.batch_size - 1, int(room / (2 * total.saved_bytes + 8 * math.prod(input_shape))))
+        # A fifth is left for what is in between, and for pieces too small to be used.
+        fits = min(args.batch_size - 1, int(0.8 * room / (2 * total.saved_bytes + 8 * math.prod(input_shape))))
         advice = f"about {fits} would fit: try --batch-size {fits}" if fits > 0 else "no batch would fit; use a smaller network (--arch)"
         raise MemoryError(f"{what} on the GPU: {now['used'] / 1e9:.2f} GB are in use by arrays, {now['kept'] / 1e9:.2f} GB kept for reuse, "
                           f"{now['free'] / 1e9:.2f} GB free of {now['total'] / 1e9:.2f} GB; {advice}") from error

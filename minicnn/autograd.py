@@ -86,9 +86,9 @@ class Function:
                                "freed as it was used; run the forward pass again")
         for i, (array, before) in enumerate(zip(self.saved, self.seals, strict=True)):
             if seal(array) != before:
-                raise RuntimeError(f"{self}: array {i} of those that forward saved, of shape {array.shape}, was changed before backward used "
-                                   "it, so the gradient would be wrong. Something wrote into it: x += 1, x[...] = 0, or optimizer.step() "
-                                   "between forward and backward; make a new array instead")
+                raise RuntimeError(f"{self}: array {i} of those that forward saved, of shape {array.shape}, was changed before backward "
+                                   "used it, so the gradient would be wrong. Something wrote into it: x += 1, x[...] = 0, or "
+                                   "optimizer.step() between forward and backward; make a new array instead")
         saved, self.saved = self.saved, None
         for hook in _hooks:
             hook.before_backward(self, gy)

@@ -13,6 +13,7 @@ import sys
 
 JOBS = {        # the name: its module, and what it does in one line of --help
     "doctor": ("minicnn.doctor", "what is on this machine, what works, and how to mend what does not"),
+    "profile": ("minicnn.study.profile", "where the time of a training step goes, layer by layer, forward and backward"),
     "data": ("minicnn.data.command", "look at a data set before it is trained on, and pack it for speed"),
 }
 

@@ -49,9 +49,16 @@ class Tensor:
     device = property(lambda self: device_of(self.data))
     T = property(lambda self: self.transpose())
 
-    def backward(self, grad=None):
-        """Add d(self)/d(leaf) to the `.grad` of every leaf; `grad`, of this shape, weights it (1 for a single number)."""
-        minicnn.autograd.backward(self, grad)
+    def backward(self, grad=None, trace=False):
+        """Add d(self)/d(leaf) to the `.grad` of every leaf; `grad`, of this shape, weights it (1 for a single number).
+
+        trace: print what happens on the way, op by op.
+        """
+        if trace:
+            from minicnn.study.trace import trace_backward
+            print(trace_backward(self, grad))
+        else:
+            minicnn.autograd.backward(self, grad)
 
     def to(self, device):
         """The same values on another device, as a leaf (self if it is there already)."""

@@ -173,3 +173,17 @@ def test_every_flipped_byte_of_a_small_file_is_noticed_or_harmless(tmp_path):
                 np.testing.assert_equal(mc.load_checkpoint(path), want)
             except mc.CheckpointError as error:
                 assert "a.npz" in str(error)
+
+
+def test_a_header_that_numpys_reader_stumbles_over_is_damage(tmp_path):
+    """Found by fuzzing: NumPy reads the header of an array with Python's tokenizer, whose errors are of another kind."""
+    import zipfile
+    path = tmp_path / "a.npz"
+    mc.save_checkpoint(path, w=np.zeros(3))
+    with zipfile.ZipFile(path) as archive:
+        tree, array = archive.read("tree.json"), archive.read("w.npy")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tree.json", tree)
+        archive.writestr("w.npy", array.replace(b"'<f8',", b"'<f8'( "))
+    with pytest.raises(mc.CheckpointError, match="damaged"):
+        mc.load_checkpoint(path)

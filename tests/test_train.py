@@ -326,3 +326,9 @@ def test_a_log_line_cut_by_a_crash_spoils_no_other(straight, tmp_path):
     steps = [r["step"] for r in read_log(out / "log.jsonl") if r["kind"] == "train"]
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [r["kind"] for r in read_log(out / "log.jsonl")].count("resume") == 1
+
+
+def test_lines_of_a_log_that_are_no_records_are_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"kind": "train", "step": 1}\n{"jind": 1}\n[3]\n\xff\xfe\n{"kind": "val", "step": "x"}\n'
+                                         b'{"kind": "val", "step": 1}\n{"kind": "tr')
+    assert [r["kind"] for r in read_log(tmp_path / "log.jsonl")] == ["train", "val"]

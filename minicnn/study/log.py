@@ -91,13 +91,15 @@ class RunLog:
 def read_log(path):
     """The records of a run's log, in order. What a resumed run did again counts once: the newer time.
 
-    A last line that was cut short by a crash is left out.
+    A line that is no record, cut short by a crash for instance, is left out.
     """
     records: list[dict] = []
-    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+    for line in pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str) or not isinstance(record.get("step"), int):
             continue
         if record["kind"] == "resume":
             records = [r for r in records if r["step"] <= record["step"]]

@@ -71,7 +71,7 @@ class Function:
             answer.requires_grad = True
             answer.node = self
         for hook in _hooks:
-            hook.after_forward(self, arrays, y, self.saved or ())
+            hook.after_forward(self, arrays, answer.data, self.saved or ())
         return answer
 
     @property

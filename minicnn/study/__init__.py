@@ -4,6 +4,6 @@ from minicnn.study.anomaly import AnomalyError, detect_anomaly
 from minicnn.study.health import Finding, Health
 from minicnn.study.profile import profile
 from minicnn.study.summary import summary
-from minicnn.study.trace import trace
+from minicnn.study.trace import trace, trace_backward
 
-__all__ = ["AnomalyError", "Finding", "Health", "detect_anomaly", "profile", "summary", "trace"]
+__all__ = ["AnomalyError", "Finding", "Health", "detect_anomaly", "profile", "summary", "trace", "trace_backward"]

@@ -13,6 +13,8 @@ import sys
 
 JOBS = {        # the name: its module, and what it does in one line of --help
     "doctor": ("minicnn.doctor", "what is on this machine, what works, and how to mend what does not"),
+    "show": ("minicnn.study.show", "an op: its formula, forward and backward, and what the CPU and the GPU do, from the source"),
+    "exercises": ("minicnn.study.exercises", "a backward to write or to mend, and a grade for it"),
     "profile": ("minicnn.study.profile", "where the time of a training step goes, layer by layer, forward and backward"),
     "data": ("minicnn.data.command", "look at a data set before it is trained on, and pack it for speed"),
 }

@@ -105,7 +105,7 @@ def complete(args):
     if args.out is None:
         args.out = next(p for p in (pathlib.Path("runs") / f"{args.arch}-{i}" for i in range(1, 100000)) if not p.exists())
     going_on = checkpoint is not None and args.out.resolve() == path.parent.resolve()
-    if not going_on and not args.eval and args.out.is_dir() and (checkpoints(args.out) or (args.out / "log.jsonl").exists()):
+    if not going_on and not args.eval and args.out.is_dir() and checkpoints(args.out):
         raise FileExistsError(f"{args.out} holds a run already; go on with it (--resume {args.out}), or name another folder with --out")
     return checkpoint
 

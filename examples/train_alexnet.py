@@ -71,7 +71,7 @@ def train(args, checkpoint):
     args.out.mkdir(parents=True, exist_ok=True)
     with (only_run_in(args.out), out_of_memory_explained(model, (data.channels, data.side, data.side), args), StopRequest() as stop,
           tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar,
-          RunLog(args.out / "log.jsonl", bar, args.device, resumed_at=step if checkpoint else None) as log,
+          RunLog(args.out / "log.jsonl", bar, args.device, step) as log,
           Health(model, optimizer, len(data.classes)) as health, last_words(health, log),
           detect_anomaly(model) if args.detect_anomaly else contextlib.nullcontext()):
         while True:

@@ -7,7 +7,9 @@ forced to the disk, and only then given its own, so that a crash leaves either t
 
 import io
 import json
+import math
 import os
+import struct
 import zipfile
 
 import numpy as np
@@ -39,7 +41,7 @@ def save_checkpoint(path, **contents):
     try:
         with open(temporary, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:     # a CRC of every member comes with it
-                archive.writestr("tree.json", json.dumps(tree))
+                archive.writestr(zipfile.ZipInfo("tree.json"), json.dumps(tree))        # without a date: the same contents, the same bytes
                 for name, array in arrays.items():
                     with archive.open(name + ".npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
@@ -65,11 +67,15 @@ def load_checkpoint(path):
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {path}") from None
     try:
-        with file, zipfile.ZipFile(file) as archive:
-            size = os.path.getsize(path)
-            if any(m.compress_type != zipfile.ZIP_STORED or m.file_size > size for m in archive.infolist()):
+        with file:
+            size = check_end(file)
+            archive = zipfile.ZipFile(file)
+            if any(m.compress_type != zipfile.ZIP_STORED or not m.compress_size == m.file_size <= size for m in archive.infolist()):
                 raise CheckpointError(f"{path}: damaged or foreign: it claims to hold more than the file does")
-            if "tree.json" not in archive.namelist():
+            names = archive.namelist()
+            if len(names) > len(set(names)):
+                raise CheckpointError(f"{path}: damaged or foreign: two of its parts have one name")
+            if "tree.json" not in names:
                 raise CheckpointError(f"{path}: a zip archive, but not a minicnn checkpoint (it has no tree.json)")
             tree = json.loads(archive.read("tree.json"))
             if not isinstance(tree, dict) or tree.get("format") != FORMAT:
@@ -77,13 +83,30 @@ def load_checkpoint(path):
             if tree["version"] > VERSION:
                 raise CheckpointError(f"{path}: written by a newer minicnn (format {tree['version']}, this one reads {VERSION}); "
                                       "upgrade minicnn to read it")
-            return from_tree(tree["contents"], archive)
+            unread = {name for name in names if name != "tree.json"}
+            contents = from_tree(tree["contents"], archive, unread)
+            if not isinstance(contents, dict) or unread:
+                raise ValueError(f"parts that do not belong to it: {', '.join(sorted(unread))}")
+            return contents
     except CheckpointError:
         raise
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path}: not a checkpoint, or one that is cut short or damaged ({error})") from error
     except Exception as error:              # NumPy's and zipfile's readers meet any bytes there are, and raise whatever they stumble on
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def check_end(file):
+    """The size of the file, whose last record says where the archive's directory is: right before it, so nothing is missing or too much."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 22))
+    record = file.read(22)
+    if len(record) < 22 or record[:4] != b"PK\5\6":
+        raise zipfile.BadZipFile("the archive's last record is not at the end of the file")
+    length, start = struct.unpack_from("<II", record, 12)
+    if 0xFFFFFFFF not in (length, start) and size - 22 - (start + length) not in (0, 20 + 56):      # 76: from 2 GB on, zip64's records
+        raise zipfile.BadZipFile("bytes are missing or too many")
+    return size
 
 
 def to_tree(value, where, arrays):
@@ -111,20 +134,32 @@ def to_tree(value, where, arrays):
                     "numbers, strings, arrays, dicts and lists can be saved")
 
 
-def from_tree(node, archive):
-    """The inverse of `to_tree`."""
-    if "array" in node:
-        with archive.open(node["array"] + ".npy") as member:
-            data = member.read()            # checks the CRC
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        if list(array.shape) != node["shape"] or array.dtype.str != node["dtype"]:
-            raise ValueError(f"{node['array']} is {array.dtype} {array.shape}, but {node['dtype']} {node['shape']} was written")
-        return array
-    if "dict" in node:
-        return {k: from_tree(v, archive) for k, v in node["dict"].items()}
-    if "list" in node:
-        return [from_tree(v, archive) for v in node["list"]]
-    return node["value"]
+def from_tree(node, archive, unread):
+    """The inverse of `to_tree`; takes the names of the arrays that it reads out of the set `unread`."""
+    [(kind, what)] = [(k, v) for k, v in node.items() if k not in ("shape", "dtype")]
+    if kind == "array":
+        unread.remove(what + ".npy")
+        return read_array(archive.read(what + ".npy"), what, node["shape"], node["dtype"])          # checks the CRC
+    if kind == "dict":
+        return {k: from_tree(v, archive, unread) for k, v in what.items()}
+    if kind == "list":
+        return [from_tree(v, archive, unread) for v in what]
+    if kind != "value" or not (what is None or isinstance(what, (bool, int, float, str))):
+        raise ValueError(f"{kind} {what!r:.50} is not something that was saved")
+    return what
+
+
+def read_array(data, name, shape, dtype):
+    """The array in the bytes of a .npy file. A header may claim anything: nothing is reserved before it agrees with the bytes there are."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{name} is in another version of NumPy's format")
+    found, columns_first, found_dtype = np.lib.format.read_array_header_1_0(file)
+    if [*found] != shape or found_dtype.str != dtype or found_dtype.kind not in "fiub":
+        raise ValueError(f"{name} is {found_dtype} {found}, but {dtype} {shape} was written")
+    if math.prod(found) * found_dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{name} has {len(data) - file.tell()} bytes, not what {found_dtype} {found} takes")
+    return np.frombuffer(data, found_dtype, offset=file.tell()).reshape(found, order="F" if columns_first else "C").copy(order="A")
 
 
 def sync_folder(folder):

@@ -47,8 +47,15 @@ class Keeper:
         steps = [number for number, _ in checkpoints(self.folder)]
         for number, path in checkpoints(self.folder):
             if number not in steps[-self.keep:] and not (self.best and number == self.best["step"]):
-                with contextlib.suppress(OSError):          # a file too many does no harm
-                    os.unlink(path)
+                remove(path)
+        for path in self.folder.glob("checkpoint-*.tmp"):   # of a save that was cut short
+            remove(path)
+
+
+def remove(path):
+    """Remove a file if that is possible; one too many does no harm."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def checkpoints(folder):
@@ -68,8 +75,9 @@ def load_newest(folder):
             return path, load_checkpoint(path), damaged
         except CheckpointError as error:
             damaged.append(str(error))
-    raise CheckpointError(f"{folder}: no checkpoint of a run is here" if not damaged else
-                          f"{folder}: none of its {len(damaged)} checkpoints is whole; the newest: {damaged[0]}")
+    if not damaged:
+        raise CheckpointError(f"{folder}: no checkpoint of a run is here; one that was stopped before its first is begun again with --out")
+    raise CheckpointError(f"{folder}: none of its {len(damaged)} checkpoints is whole; the newest: {damaged[0]}")
 
 
 @contextlib.contextmanager

@@ -739,7 +739,7 @@ def test_losses_are_read_twenty_at_a_time(cupy, tmp_path):
         def update(self, images): pass
 
     seen = []
-    with RunLog(tmp_path / "log.jsonl", Bar(), "gpu", resumed_at=None) as log:
+    with RunLog(tmp_path / "log.jsonl", Bar(), "gpu") as log:
         for step in range(1, 46):
             log.train(step, cupy.float32(step / 2) * cupy.ones(()), cupy.asarray([True, False]).mean(), 0.1, 2)
             seen.append(len(losses(tmp_path)))

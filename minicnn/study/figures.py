@@ -19,7 +19,7 @@ def training_curves(records, path, title=""):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     left.set_ylabel("cross-entropy loss")
-    left.legend()
+    left.legend(loc="upper right")
     right.set_ylabel("accuracy, %")
     right.plot([r["step"] for r in val], [r["top5"] for r in val], "o--", color="C2", markersize=3, label="validation, top-5")
     right.set_ylim(0, 101)

@@ -19,15 +19,19 @@ class RunLog:
     A GPU works behind the back of Python, which goes on to the next step at once; looking at a loss would mean to wait for it. So there
     the losses of 20 steps are left where they are, and read together.
 
+    A file never grows large: each of the first 10,000 steps has its line, then each tenth up to 100,000 steps, and so on (1.3 MB for
+    each power of ten). What the bar shows is of all steps.
+
     Args:
         path: of the file; lines are added to what is there.
         bar: a tqdm bar that counts images.
         device: where the losses are.
-        resumed_at: the step that a resumed run goes on from, or None.
+        step: the one that the run goes on from; what the file already says of later ones no longer counts.
     """
 
-    def __init__(self, path, bar, device="cpu", resumed_at=None):
-        if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+    def __init__(self, path, bar, device="cpu", step=0):
+        begun = path.exists() and path.stat().st_size > 0
+        if begun and path.read_bytes()[-1:] != b"\n":
             with open(path, "a", encoding="utf-8") as cut_short:       # by a crash: the next record gets a line of its own
                 cut_short.write("\n")
         self.file = open(path, "a", encoding="utf-8", buffering=1)      # noqa: SIM115 (a line is written when it is complete)
@@ -35,8 +39,8 @@ class RunLog:
         self.unread: list = []
         self.loss = self.top1 = None
         self.start = time.perf_counter()
-        if resumed_at is not None:
-            self.write("resume", resumed_at)
+        if step or begun:
+            self.write("resume", step)
 
     def __enter__(self):
         return self
@@ -65,8 +69,10 @@ class RunLog:
         xp = xp_of(unread[0][1])
         losses, top1s = (to_device(xp.stack([xp.asarray(row[i]) for row in unread]), "cpu").tolist() for i in (1, 2))
         for (step, _, _, lr, images), loss, top1 in zip(unread, losses, top1s, strict=True):
-            self.write("train", step, loss=loss if math.isfinite(loss) else None, top1=100 * top1, lr=lr)
-            if not math.isfinite(loss):
+            finite = math.isfinite(loss)
+            if step % lines_apart(step) == 0 or not finite:
+                self.write("train", step, loss=loss if finite else None, top1=100 * top1, lr=lr)
+            if not finite:
                 raise Diverged(loss, step)
             self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
             self.top1 = 100 * top1 if self.top1 is None else 0.95 * self.top1 + 0.05 * 100 * top1
@@ -88,6 +94,11 @@ class RunLog:
         self.bar.write(words)
 
 
+def lines_apart(step):
+    """How many steps after one has its line in the log the next one has."""
+    return 10 ** max(0, len(str(step - 1)) - 4)
+
+
 def read_log(path):
     """The records of a run's log, in order. What a resumed run did again counts once: the newer time.
 
@@ -103,5 +114,7 @@ def read_log(path):
             continue
         if record["kind"] == "resume":
             records = [r for r in records if r["step"] <= record["step"]]
+        if record["kind"] == "val":             # of one that was not in the checkpoint yet, when the run ended
+            records = [r for r in records if (r["kind"], r["step"]) != ("val", record["step"])]
         records.append(record)
     return records

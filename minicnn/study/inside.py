@@ -1,0 +1,115 @@
+"""What one batch does inside of a network: the answer of every layer, and the gradient that comes back to it.
+
+    seen = look_inside(model, images, labels)
+    seen.layers["conv2"].output             # (N, C, H, W)
+    seen.layers["conv2"].gradient           # of the same shape: how the loss of each image changes with each number of it
+    seen.input_gradient                     # (N, C, H, W): and with each pixel
+
+Figures, the report, and experiments of your own start from here. Arrays stay on the device of the model.
+"""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+
+from minicnn import ops
+from minicnn.autograd import Hook
+from minicnn.backend import device_scope, to_device, xp_of
+from minicnn.nn import Module
+from minicnn.study.trace import leaf, unchanged
+
+
+@dataclasses.dataclass
+class Layer:
+    """One layer that has no parts of its own, as one batch passed it forward and backward."""
+
+    name: str                   # dotted
+    module: Module
+    input: object               # array, as the layer got it
+    output: object              # array
+    gradient: object = None     # of the loss with respect to the output, of each image for itself; None: none came by
+    parameters: dict = dataclasses.field(default_factory=dict)      # {"weight": (its array, its gradient, the mean over the batch)}
+
+
+@dataclasses.dataclass
+class Inside:
+    """What was seen.  layers: {dotted name: Layer}, in order of execution; one that runs twice is there twice, as "name" and "name#2"."""
+
+    layers: dict
+    scores: object              # array (N, classes): the model's answer
+    input_gradient: object      # array like the input
+
+
+class Watch(Hook):
+    """Notes each layer's answer as it comes, and the gradient of it on the way back."""
+
+    def __init__(self, model):
+        self.names = {id(module): name or "(model)" for name, module in model.named_modules() if not module.children()}
+        self.layers: dict[str, Layer] = {}
+        self.waiting: dict = {}         # the node that made an answer -> the layers whose answer it is (dropout hands on what it got)
+
+    def after_module(self, module, inputs, output):
+        if id(module) in self.names:
+            name = first = self.names[id(module)]
+            count = 1
+            while name in self.layers:
+                count += 1
+                name = f"{first}#{count}"
+            self.layers[name] = Layer(name, module, inputs[0].data, output.data)
+            if output.node:
+                self.waiting.setdefault(output.node, []).append(self.layers[name])
+
+    def before_backward(self, function, gy):
+        for layer in self.waiting.get(function, ()):
+            layer.gradient = gy
+
+
+def look_inside(model, images, labels=None, training=False):
+    """Run one batch forward and backward and keep what every layer saw.
+
+    Args:
+        model: a Module; its parameters' gradients, its mode and all random numbers are left as they were.
+        images: (N, ...), a Tensor or an array on the device of the model.
+        labels: (N,) integers: the loss is cross-entropy, and gradients are those of each image's own loss (not divided by N).
+            None: backward starts at each image's highest score.
+        training: whether dropout is on.
+
+    Returns an Inside. Raises what the model raises.
+    """
+    x = leaf(images)
+    x.requires_grad = True
+    with unchanged(model), in_mode(model, training), Watch(model) as watch:
+        scores = model(x)
+        xp, N = xp_of(scores.data), len(scores.data)
+        with device_scope(scores.data):
+            if labels is not None:
+                loss = ops.cross_entropy(scores, labels)
+                loss.backward(xp.full_like(loss.data, N))
+            else:
+                scores.backward(xp.eye(scores.shape[1], dtype=scores.dtype)[scores.data.argmax(axis=1)])
+            for layer in watch.layers.values():
+                layer.parameters = {name: (p.data, None if p.grad is None else p.grad / N) for name, p in own_parameters(layer.module)}
+    return Inside(watch.layers, scores.data, x.grad)
+
+
+def own_parameters(module):
+    """[(name, tensor)] of the parameters that a layer holds itself."""
+    return [(name, p) for name, p in module.named_parameters() if "." not in name]
+
+
+@contextlib.contextmanager
+def in_mode(model, training):
+    """Inside, the model and all its parts are in training mode or not; afterwards each is as it was."""
+    before = [(module, module.training) for _, module in model.named_modules()]
+    try:
+        yield model.train(training)
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def to_numbers(array, most=200_000):
+    """An array, flat, on the CPU; of a large one so many numbers, evenly spread: for histograms."""
+    flat = array.reshape(-1)
+    return np.asarray(to_device(flat[::max(1, flat.size // most)], "cpu"))

@@ -1,0 +1,117 @@
+"""What look_inside keeps is what forward and backward really had."""
+
+import numpy as np
+import pytest
+
+import minicnn as mc
+from minicnn import nn, ops
+from minicnn.study.inside import look_inside, to_numbers
+
+
+def network(device="cpu"):
+    mc.seed(1)
+    model = nn.Sequential(conv1=nn.Conv2d(1, 3, 3), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2), flatten=nn.Flatten(), drop=nn.Dropout(0.5),
+                          tail=nn.Sequential(nn.Linear(27, 5), nn.Tanh(), nn.Linear(5, 4))).to(device)
+    mc.init.he(model)
+    return model
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((3, 1, 8, 8)).astype(np.float32), np.array([1, 3, 0])
+
+
+def test_every_layer_once_in_order_with_outputs_and_gradients(batch, device):
+    images, labels = batch
+    model = network(device)
+    seen = look_inside(model, mc.Tensor(images, device=device), labels)
+    assert list(seen.layers) == ["conv1", "relu1", "pool1", "flatten", "drop", "tail.0", "tail.1", "tail.2"]
+    for layer in seen.layers.values():
+        assert layer.gradient.shape == layer.output.shape
+    assert seen.layers["conv1"].parameters["weight"][1].shape == (3, 1, 3, 3)
+    assert seen.layers["relu1"].input is seen.layers["conv1"].output
+    assert seen.scores.shape == (3, 4)
+
+
+def test_gradients_are_the_slopes_of_each_images_own_loss(batch):
+    """By finite differences: of the input, of the answer of a layer in the middle, and of a weight."""
+    images, labels = batch[0].astype(np.float64), batch[1]
+    model = network()
+    for _, p in model.named_parameters():
+        p.data = p.data.astype(np.float64)
+    seen = look_inside(model, images, labels)
+
+    def losses(x=images):
+        model.eval()
+        with mc.no_grad():
+            logits = model(mc.Tensor(x)).data
+        return np.array([ops.cross_entropy(mc.Tensor(logits[i:i + 1]), labels[i:i + 1]).item() for i in range(3)])
+
+    step = 1e-6
+    for n, place in ((0, (0, 3, 4)), (2, (0, 5, 1))):
+        moved = [images.copy(), images.copy()]
+        moved[0][(n, *place)] += step
+        moved[1][(n, *place)] -= step
+        slope = (losses(moved[0]) - losses(moved[1])) / (2 * step)
+        assert seen.input_gradient[(n, *place)] == pytest.approx(slope[n], rel=1e-5, abs=1e-9)
+    weight, gradient = seen.layers["tail.0"].parameters["weight"]
+    weight[2, 5] += step
+    above = losses().mean()
+    weight[2, 5] -= 2 * step
+    assert gradient[2, 5] == pytest.approx((above - losses().mean()) / (2 * step), rel=1e-5)
+    weight[2, 5] += step
+    relu = seen.layers["relu1"]
+    assert np.array_equal(seen.layers["conv1"].gradient, relu.gradient * (relu.input > 0))
+
+
+def test_without_labels_backward_starts_at_the_highest_score(batch):
+    images, _ = batch
+    model = network()
+    seen = look_inside(model, images)
+    start = seen.layers["tail.2"].gradient
+    assert np.array_equal(start, np.eye(4, dtype=np.float32)[seen.scores.argmax(axis=1)])
+
+
+def test_nothing_of_the_model_changes(batch):
+    images, labels = batch
+    model = network()
+    model.train()
+    model.tail.eval()
+    ops.cross_entropy(model(mc.Tensor(images)), labels).backward()
+    before = [(p.data.copy(), p.grad) for p in model.parameters()]
+    state = mc.random.state()
+    look_inside(model, images, labels)
+    look_inside(model, images, labels, training=True)
+    assert mc.random.state() == state
+    assert (model.training, model.drop.training, model.tail.training) == (True, True, False)
+    for p, (data, grad) in zip(model.parameters(), before, strict=True):
+        assert p.grad is grad
+        assert np.array_equal(p.data, data)
+
+
+def test_dropout_is_on_only_when_asked_for(batch):
+    images, labels = batch
+    model = network()
+    off, on = (look_inside(model, images, labels, training=t).layers["drop"] for t in (False, True))
+    assert off.output is off.input
+    assert (on.output == 0).sum() > (on.input == 0).sum()
+
+
+def test_a_layer_that_runs_twice_is_there_twice(batch):
+    class Twice(nn.Module):
+        def __init__(self):
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(self.fc(x))
+
+    seen = look_inside(Twice(), np.ones((2, 4), np.float32), np.array([0, 1]))
+    assert list(seen.layers) == ["fc", "fc#2"]
+    assert seen.layers["fc#2"].input is seen.layers["fc"].output
+
+
+def test_numbers_for_a_histogram():
+    a = np.arange(12.0).reshape(3, 4).T
+    assert sorted(to_numbers(a)) == sorted(a.flat)
+    assert len(to_numbers(np.zeros((1000, 1000)), most=1000)) == 1000

@@ -30,6 +30,8 @@ def test_every_layer_once_in_order_with_outputs_and_gradients(batch, device):
     for layer in seen.layers.values():
         assert layer.gradient.shape == layer.output.shape
     assert seen.layers["conv1"].parameters["weight"][1].shape == (3, 1, 3, 3)
+    assert [[f.__name__ for f in layer.functions] for layer in seen.layers.values()] == [
+        ["Conv2d"], ["ReLU"], ["MaxPool2d"], ["Reshape"], [], ["Linear"], ["Tanh"], ["Linear"]]
     assert seen.layers["relu1"].input is seen.layers["conv1"].output
     assert seen.scores.shape == (3, 4)
 

@@ -26,6 +26,7 @@ class Layer:
 
     name: str                   # dotted
     module: Module
+    functions: list             # classes of the ops that it called, in order; none: it handed on what it got
     input: object               # array, as the layer got it
     output: object              # array
     gradient: object = None     # of the loss with respect to the output, of each image for itself; None: none came by
@@ -47,7 +48,14 @@ class Watch(Hook):
     def __init__(self, model):
         self.names = {id(module): name or "(model)" for name, module in model.named_modules() if not module.children()}
         self.layers: dict[str, Layer] = {}
+        self.called: list = []          # the ops' classes since the last layer began
         self.waiting: dict = {}         # the node that made an answer -> the layers whose answer it is (dropout hands on what it got)
+
+    def before_module(self, module, inputs):
+        self.called = []
+
+    def after_forward(self, function, arrays, y, saved):
+        self.called.append(type(function))
 
     def after_module(self, module, inputs, output):
         if id(module) in self.names:
@@ -56,7 +64,7 @@ class Watch(Hook):
             while name in self.layers:
                 count += 1
                 name = f"{first}#{count}"
-            self.layers[name] = Layer(name, module, inputs[0].data, output.data)
+            self.layers[name] = Layer(name, module, self.called, inputs[0].data, output.data)
             if output.node:
                 self.waiting.setdefault(output.node, []).append(self.layers[name])
 

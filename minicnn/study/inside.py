@@ -67,6 +67,7 @@ class Watch(Hook):
             self.layers[name] = Layer(name, module, self.called, inputs[0].data, output.data)
             if output.node:
                 self.waiting.setdefault(output.node, []).append(self.layers[name])
+        self.called = []                # what comes between two layers belongs to none
 
     def before_backward(self, function, gy):
         for layer in self.waiting.get(function, ()):

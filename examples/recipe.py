@@ -73,6 +73,8 @@ def parse(argv, description):
     parser.add_argument("--save-minutes", type=positive_float, metavar="M", default=10,
                         help="and whenever M minutes have gone by (default: 10)")
     parser.add_argument("--keep", type=positive_int, default=3, help="how many of the last checkpoints stay, beside the best (default: 3)")
+    parser.add_argument("--report", action=argparse.BooleanOptionalAction, default=True, help="pictures of every layer as it learns, and "
+                        "at the end a page that shows them (default: yes)")
     parser.add_argument("--detect-anomaly", action="store_true", help="stop at the op that makes the first NaN or infinity, and show it")
     parser.add_argument("--eval", action="store_true", help="only test the network of --resume")
     parser.add_argument("--views", choices=["1", "10", "multi"], default="1", help="with --eval: looks at each image: its centre; the "

@@ -6,7 +6,8 @@
     python examples/train_alexnet.py --resume runs/mini-1 --eval        # only test it; --views 10: the paper's way
     python examples/train_alexnet.py --device gpu --tf32                # on an NVIDIA GPU, products on its tensor cores
 
-A run leaves in its folder (runs/<arch>-<number>, or --out): checkpoint-<step>.npz, log.jsonl, curves.png, filters.png.
+A run leaves in its folder (runs/<arch>-<number>, or --out): checkpoint-<step>.npz, log.jsonl, curves.png, filters.png, and report.html:
+every layer's forward and backward, step by step through the training.
 What the command line means, and what the network is trained on, is in recipe.py.
 """
 
@@ -28,10 +29,11 @@ from minicnn.backend import xp_of
 from minicnn.data import DataError
 from minicnn.data.views import predict
 from minicnn.keeper import Keeper, StopRequest, only_run_in
-from minicnn.study import figures
+from minicnn.study import figures, report
 from minicnn.study.anomaly import detect_anomaly
 from minicnn.study.health import Health
 from minicnn.study.log import Diverged, RunLog, read_log
+from minicnn.study.run import Run
 
 
 def train(args, checkpoint):
@@ -58,11 +60,13 @@ def train(args, checkpoint):
     if args.eval:
         return test(model, data, args)
 
+    about = {"arguments": {name: getattr(args, name) for name in RECIPE},
+             "versions": {"minicnn": mc.__version__, "numpy": np.__version__, "python": platform.python_version()}}
+
     def save(score=None):
         keeper.save(step, score, model=model.state_dict(), optimizer=optimizer.state_dict(), schedule=schedule.state_dict(),
                     random=mc.random.state(), validated=validated, classes=data.classes, pixels=data.pixels, fingerprint=data.fingerprint,
-                    arguments={name: getattr(args, name) for name in RECIPE},
-                    versions={"minicnn": mc.__version__, "numpy": np.__version__, "python": platform.python_version()})
+                    **about)
 
     last_step = min(args.epochs * steps_per_epoch, args.steps or sys.maxsize)
     if step >= last_step and validated == step:
@@ -74,6 +78,7 @@ def train(args, checkpoint):
           RunLog(args.out / "log.jsonl", bar, args.device, step) as log,
           Health(model, optimizer, len(data.classes)) as health, last_words(health, log),
           detect_anomaly(model) if args.detect_anomaly else contextlib.nullcontext()):
+        album = report.Album(args.out, model, optimizer, data, step) if args.report else None
         while True:
             if step > validated and (step % steps_per_epoch == 0 or step == last_step):
                 log.read()
@@ -102,6 +107,8 @@ def train(args, checkpoint):
 
                 step += 1
                 log.train(step, loss.data, right(logits.data, labels).mean(), optimizer.groups[0]["lr"], len(labels))
+                if album and (album.due(step) or step == last_step):
+                    album.take(step)
                 if stop.signal or keeper.due(step):
                     log.read()                          # what is no number any more is not worth keeping
                     save()
@@ -110,6 +117,9 @@ def train(args, checkpoint):
                 if step == last_step:
                     break
     draw(model, args)
+    if args.report:
+        print(f"{report.write(Run(args.out, model, data, about, read_log(args.out / 'log.jsonl'), optimizer))}: every layer, forward and "
+              "backward; open it in a browser")
     for bad in (data.train.bad, data.val.bad):
         for reason in bad.values():
             print(f"left out: {reason}")

@@ -21,7 +21,7 @@ import time
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[2]
-HERE = ["--device", "cpu", "--save-steps", "2"]                         # what a resumed run has to be told again
+HERE = ["--device", "cpu", "--save-steps", "2", "--no-report"]          # what a resumed run has to be told again
 SHORT = [*HERE, "--limit", "64", "--batch-size", "8"]                   # 8 steps an epoch
 STEPS = 12
 PATIENCE = 150                      # seconds until a child counts as hung

@@ -672,7 +672,7 @@ def test_other_errors_are_not_about_a_gpus_memory():
 
 # The training program
 
-SMALL = ["--limit", "8", "--batch-size", "2"]
+SMALL = ["--limit", "8", "--batch-size", "2", "--no-report"]
 
 
 @pytest.fixture

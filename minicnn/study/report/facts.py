@@ -51,11 +51,13 @@ def as_seen(data, x):
 def layers_of(model, inputs, labels, batch):
     """A dict for each layer, in order: its name and constructor, shapes, costs, speed, and its op's formula and source.
 
-    Times are of `batch` inputs (N, C, H, W), a training step on the device of the model.
+    Times are of a training step with `batch`, inputs (N, C, H, W) on the device of the model.
     """
-    seen = look_inside(model, inputs[:1], labels[:1], training=True).layers
+    device = model.parameters()[0].device
+    rows = {r.name: r for r in summary(model.to("cpu"), inputs.shape[1:])}
+    model.to(device)
+    seen = look_inside(model, batch[:1], labels[:1], training=True).layers
     with in_mode(model, True):
-        rows = {r.name: r for r in summary(model, inputs.shape[1:])}
         speed = profile(model, batch, np.resize(labels, len(batch)), repeats=3)
     parts = collections.defaultdict(list)
     for row in speed.rows:

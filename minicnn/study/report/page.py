@@ -29,8 +29,7 @@ def write(run, path=None, images=None):
     small = run.data.side <= 64
     inputs, labels = facts.samples(run.data)
     on_device = to_device(inputs, run.model.parameters()[0].device)
-    batch = to_device(inputs[[i % len(inputs) for i in range(min(run.checkpoint["arguments"]["batch_size"], 32 if small else 8))]],
-                      run.model.parameters()[0].device)
+    batch = on_device[[i % len(inputs) for i in range(min(run.checkpoint["arguments"]["batch_size"], 32 if small else 8))]]
     layers, speed = facts.layers_of(run.model, inputs, labels, batch)
     fixed = {"recipe": facts.recipe(run, speed), "classes": list(run.data.classes), "layers": layers,
              "samples": [{"picture": pictures.photograph(facts.as_seen(run.data, x)), "label": int(label)}

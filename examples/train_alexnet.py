@@ -72,13 +72,15 @@ def train(args, checkpoint):
     if step >= last_step and validated == step:
         print(f"{args.out}: {step} of {last_step} steps are done already; give more --epochs or --steps to go on")
         return evaluate(model, data.val)
+    album = report.Album(Run(args.out, model, data, about, [], optimizer)) if args.report else None
     args.out.mkdir(parents=True, exist_ok=True)
     with (only_run_in(args.out), out_of_memory_explained(model, (data.channels, data.side, data.side), args), StopRequest() as stop,
           tqdm(total=last_step * args.batch_size, initial=step * args.batch_size, unit=" images", dynamic_ncols=True) as bar,
           RunLog(args.out / "log.jsonl", bar, args.device, step) as log,
-          Health(model, optimizer, len(data.classes)) as health, last_words(health, log),
+          Health(model, optimizer, len(data.classes)) as health, last_words(health, log, album),
           detect_anomaly(model) if args.detect_anomaly else contextlib.nullcontext()):
-        album = report.Album(args.out, model, optimizer, data, step) if args.report else None
+        if album:
+            album.begin(step)
         while True:
             if step > validated and (step % steps_per_epoch == 0 or step == last_step):
                 log.read()
@@ -117,9 +119,8 @@ def train(args, checkpoint):
                 if step == last_step:
                     break
     draw(model, args)
-    if args.report:
-        print(f"{report.write(Run(args.out, model, data, about, read_log(args.out / 'log.jsonl'), optimizer))}: every layer, forward and "
-              "backward; open it in a browser")
+    if album:
+        print(f"{album.write()}: every layer, forward and backward; open it in a browser")
     for bad in (data.train.bad, data.val.bad):
         for reason in bad.values():
             print(f"left out: {reason}")
@@ -182,13 +183,16 @@ def out_of_memory_explained(model, input_shape, args):
 
 
 @contextlib.contextmanager
-def last_words(health, log):
-    """When the run ends because its loss is no number, what `health` sees is said first."""
+def last_words(health, log, album):
+    """When the run ends because its loss is no number, what `health` sees is said first, and shown."""
     try:
         yield
-    except Diverged:
+    except Diverged as error:
         for finding in health.look():
             log.finding(finding)
+        if album:
+            album.take(error.args[1])
+            log.say(f"{album.write()}: what every layer did before and then; open it in a browser")
         raise
 
 

@@ -22,9 +22,10 @@ from minicnn.checkpoint import load_checkpoint
 from minicnn.keeper import checkpoints, load_newest
 from minicnn.study.inside import look_inside
 from minicnn.study.report import curves, facts, page, pictures
-from minicnn.study.report.album import Album, frames
+from minicnn.study.report.album import Album
 from minicnn.study.report.command import main
 from minicnn.study.report.frame import frame
+from minicnn.study.report.page import frames
 from minicnn.study.run import open_run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -193,9 +194,22 @@ def test_a_network_whose_numbers_are_gone_can_be_shown(device):
     model.conv1.weight.data[0] = np.nan
     taken = frame(model, to_device(np.ones((2, 1, 4, 4), np.float32), device), np.array([0, 2]), 7)
     text = json.dumps(taken, allow_nan=False)
-    assert "50 % are no numbers" in text
+    assert "50 % are NaN or infinite" in text
     assert taken["loss"] == [None, None]
     assert pictures.BAD in places(taken["layers"]["conv1"]["forward"][0])
+
+
+def test_a_run_that_diverges_shows_how(tmp_path):
+    result = subprocess.run([sys.executable, ROOT / "examples" / "train_alexnet.py", *SHORT, "--lr", "1e6", "--out", tmp_path / "run"],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert f"{tmp_path}/run/report.html: what every layer did before and then" in result.stdout + result.stderr
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    steps = [f["step"] for f in inside(text, "frames")]
+    assert steps[0] == 0
+    assert inside(text, "frames")[-1]["loss"][0] is None
+    assert any(f["code"] == "non-finite" for f in inside(text, "facts")["findings"])
+    assert "are no numbers" in inside(text, "frames")[-1]["layers"]["fc8"]["forward_text"][0]
 
 
 # ---- the page

@@ -4,33 +4,31 @@ Most happens early, so the steps between two frames grow; a run of a million ste
 evaluation mode and leaves it, its gradients and all random numbers as they were: the run goes on with the same bits.
 """
 
+import dataclasses
 import json
 import os
-import pathlib
 
 from minicnn.backend import to_device
+from minicnn.study.log import read_log
 from minicnn.study.report.facts import samples
 from minicnn.study.report.frame import frame
+from minicnn.study.report.page import frames, write
 
 
 class Album:
-    """The frames in a run's folder.
+    """The frames of a run (a minicnn.study.run.Run), in the folder frames/ of its folder: `begin`, `take` when `due`, `write`."""
 
-    Args:
-        folder: of the run; the frames are in its folder frames/.
-        model, optimizer: what is trained.
-        data: with what; a few of its test images are looked at.
-        step: how many steps the run has done; frames of later ones, of an earlier life of this run, are removed.
-    """
+    def __init__(self, run):
+        self.run = run
+        inputs, self.labels = samples(run.data)
+        self.images = to_device(inputs, run.model.parameters()[0].device)
 
-    def __init__(self, folder, model, optimizer, data, step=0):
-        self.folder, self.model, self.optimizer = pathlib.Path(folder), model, optimizer
-        inputs, self.labels = samples(data)
-        self.images = to_device(inputs, model.parameters()[0].device)
-        for number, path in frames(self.folder):
+    def begin(self, step):
+        """The run begins, or goes on, after so many steps: frames of later ones, of an earlier life of it, are removed."""
+        for number, path in frames(self.run.folder):
             if number > step:
                 path.unlink()
-        for path in (self.folder / "frames").glob("*.tmp"):         # of a run that was killed while it wrote one
+        for path in (self.run.folder / "frames").glob("*.tmp"):         # of a run that was killed while it wrote one
             path.unlink()
         if step == 0:
             self.take(0)
@@ -41,17 +39,16 @@ class Album:
 
     def take(self, step):
         """Take a frame now."""
-        velocity_of = {id(p): v for p, v in zip(self.optimizer.params, self.optimizer.velocities, strict=True)} if step else {}
-        velocities = {name: velocity_of[id(p)] for name, p in self.model.named_parameters() if id(p) in velocity_of}
-        folder = self.folder / "frames"
+        model, optimizer = self.run.model, self.run.optimizer
+        velocity_of = {id(p): v for p, v in zip(optimizer.params, optimizer.velocities, strict=True)} if step else {}
+        velocities = {name: velocity_of[id(p)] for name, p in model.named_parameters() if id(p) in velocity_of}
+        folder = self.run.folder / "frames"
         folder.mkdir(exist_ok=True)
         path = folder / f"{step:09}.json"
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(frame(self.model, self.images, self.labels, step, velocities)), encoding="utf-8")
+        temporary.write_text(json.dumps(frame(model, self.images, self.labels, step, velocities)), encoding="utf-8")
         os.replace(temporary, path)
 
-
-def frames(folder):
-    """[(step, path), ...] of the frames of the run in this folder, the earliest first."""
-    found = pathlib.Path(folder, "frames").glob("*.json")
-    return sorted((int(path.stem), path) for path in found if path.stem.isdigit())
+    def write(self):
+        """Write the report of the run so far; returns its path."""
+        return write(dataclasses.replace(self.run, records=read_log(self.run.folder / "log.jsonl")))

@@ -98,7 +98,7 @@ def histogram(numbers):
 def answer_text(a):
     """The range of an array, its mean, and the share of zeros."""
     if not np.isfinite(a).all():
-        return f"{100 * np.mean(~np.isfinite(a)):.0f} % are no numbers"
+        return f"{100 * np.mean(~np.isfinite(a)):.0f} % are NaN or infinite"
     zeros = 100 * np.mean(a == 0)
     return f"{a.min():.3g} to {a.max():.3g}, mean {a.mean():.3g}" + (f", {zeros:.0f} % are zero" if zeros >= 0.5 else "")
 
@@ -106,7 +106,7 @@ def answer_text(a):
 def gradient_text(g):
     """The largest magnitude, the norm and the share of zeros of a gradient."""
     if not np.isfinite(g).all():
-        return f"{100 * np.mean(~np.isfinite(g)):.0f} % are no numbers"
+        return f"{100 * np.mean(~np.isfinite(g)):.0f} % are NaN or infinite"
     zeros = 100 * np.mean(g == 0)
     return f"at most {np.abs(g).max():.2g}, norm {norm(g):.2g}" + (f", {zeros:.0f} % are zero" if zeros >= 0.5 else "")
 

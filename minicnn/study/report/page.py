@@ -9,7 +9,6 @@ from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, load_checkpoint
 from minicnn.keeper import checkpoints
 from minicnn.study.report import curves, facts, pictures
-from minicnn.study.report.album import frames
 from minicnn.study.report.frame import frame
 
 HERE = pathlib.Path(__file__).parent
@@ -45,6 +44,12 @@ def write(run, path=None, images=None):
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def frames(folder):
+    """[(step, path), ...] of the frames of the run in this folder, the earliest first."""
+    found = pathlib.Path(folder, "frames").glob("*.json")
+    return sorted((int(path.stem), path) for path in found if path.stem.isdigit())
 
 
 def frames_of(run, images, labels):

@@ -209,7 +209,7 @@ def test_a_run_that_diverges_shows_how(tmp_path):
     assert steps[0] == 0
     assert inside(text, "frames")[-1]["loss"][0] is None
     assert any(f["code"] == "non-finite" for f in inside(text, "facts")["findings"])
-    assert "are no numbers" in inside(text, "frames")[-1]["layers"]["fc8"]["forward_text"][0]
+    assert "are NaN or infinite" in inside(text, "frames")[-1]["layers"]["fc8"]["forward_text"][0]
 
 
 # ---- the page

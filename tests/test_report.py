@@ -137,6 +137,8 @@ def test_a_frame_is_what_the_network_did(run):
             assert np.array_equal(places(got["backward"][i]), pictures.sheet(layer.gradient[i])), name
             assert got["forward_text"][i].startswith(f"{layer.output[i].min():.3g} to {layer.output[i].max():.3g}")
             assert f"norm {np.linalg.norm(layer.gradient[i].ravel()):.2g}" in got["backward_text"][i]
+            sizes = np.sqrt(np.mean(layer.output[i] ** 2)), np.linalg.norm(layer.gradient[i].ravel())
+            assert got["sizes"][i] == pytest.approx(sizes, rel=1e-3)
     weight, gradient = seen.layers["conv2"].parameters["weight"]
     assert sum(taken["layers"]["conv2"]["weight_bins"][0]) == weight.size
     assert taken["layers"]["conv2"]["gradient_bins"][1] == pytest.approx(np.abs(gradient).max(), rel=1e-3)
@@ -398,6 +400,12 @@ def test_moments_and_images_can_be_chosen_by_keyboard(run, text, browser):
     taken = inside(text, "frames")
     browser.open(run / "report.html", "#layer=conv1")
     assert chosen(browser).moment == "after 12 steps"
+    lengths = browser.run('[...document.querySelectorAll("#layers .size.back")].map(bar => parseFloat(bar.style.width))')
+    norms = [taken[-1]["layers"][name].get("sizes", [[0, 0]])[0][1] for name in taken[-1]["layers"]]
+    conv2, fc8 = (list(taken[-1]["layers"]).index(name) for name in ("conv2", "fc8"))
+    for i in (conv2, fc8):
+        assert lengths[i] == pytest.approx(100 + 25 * np.log10(norms[i] / max(norms)), abs=0.1)
+    assert lengths[0] == 0
     browser.run('document.getElementById("step").focus()')
     moments = ["after 10 steps", "after 8 steps", "after 3 steps", "after 1 step", "before the first step"]
     for frame_, words in zip(reversed(taken[:-1]), moments, strict=True):

@@ -47,6 +47,7 @@ def both_ways(layer):
     if layer.gradient is not None:
         gradients = cpu(layer.gradient)
         found |= {"backward": [pictures.png(pictures.sheet(g)) for g in gradients], "backward_text": [gradient_text(g) for g in gradients]}
+        found["sizes"] = [[rounded(norm(a) / a.size ** 0.5), rounded(norm(g))] for a, g in zip(answers, gradients, strict=True)]
     return found
 
 

@@ -118,8 +118,21 @@ function draw() {
       : `The step before changed these weights by ${(100 * layer.update).toPrecision(2)} % of their size (about 0.1 % is usual).`;
   }
   rows(at("costs"), fact.costs || []);
+  sizes(frame, s);
   const place = new URLSearchParams({ layer: fact.name, image: s + 1, step: frame.step });
   try { history.replaceState(null, "", "#" + place); } catch { /* a page in a frame may not */ }
+}
+
+// Beside each layer: how large its answer is, and the gradient that arrives; 1/10,000 of the largest has no length.
+function sizes(frame, s) {
+  const of = facts.layers.map(({ name }) => frame.layers[name] || {}).map(layer => (layer.same ? frame.layers[layer.same] : layer).sizes);
+  for (const way of [0, 1]) {
+    const most = Math.max(...of.map(size => size && size[s][way] || 0), 1e-30);
+    of.forEach((size, i) => {
+      const share = size ? 1 + Math.log10(Math.max(size[s][way] / most, 1e-4)) / 4 : 0;
+      at(`layer-${i}`).nextElementSibling.querySelectorAll(".size")[way].style.width = `${100 * share}%`;
+    });
+  }
 }
 
 // The address may name what to show: #layer=conv2&image=1&step=300
@@ -168,7 +181,8 @@ at("findings").append(...facts.findings.map(f => make("p", { class: "finding" },
 choices(at("samples"), "sample", facts.samples.map(sample =>
   make("span", {}, make("img", { src: sample.picture, alt: "" }), facts.classes[sample.label])));
 choices(at("layers"), "layer", facts.layers.map(layer =>
-  make("span", {}, block(layer), make("span", {}, layer.name, make("span", { class: "shape" }, times(layer.out))))));
+  make("span", {}, block(layer), make("span", {}, layer.name, make("span", { class: "shape" }, times(layer.out))),
+    make("span", { class: "sizes" }, make("span", { class: "size" }), make("span", { class: "size back" })))));
 at("step").max = frames.length - 1;
 at("step").addEventListener("input", () => { now.frame = +at("step").value; draw(); });
 at("right").textContent = `${facts.test.right.toFixed(1)} % of ${facts.test.images.toLocaleString("en")} test images are right.`;

@@ -16,6 +16,8 @@ JOBS = {        # the name: its module, and what it does in one line of --help
     "show": ("minicnn.study.show", "an op: its formula, forward and backward, and what the CPU and the GPU do, from the source"),
     "exercises": ("minicnn.study.exercises", "a backward to write or to mend, and a grade for it"),
     "profile": ("minicnn.study.profile", "where the time of a training step goes, layer by layer, forward and backward"),
+    "graph": ("minicnn.study.graph.command", "a network's graph as a drawing for a browser: ops, shapes, parameters, what backward keeps"),
+    "figures": ("minicnn.study.figures.command", "pictures of a run: what each layer sees, which pixels matter, what it takes for alike"),
     "report": ("minicnn.study.report.command", "a run as one page for a browser: every layer, forward and backward, as it learned"),
     "data": ("minicnn.data.command", "look at a data set before it is trained on, and pack it for speed"),
 }

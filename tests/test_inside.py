@@ -5,6 +5,7 @@ import pytest
 
 import minicnn as mc
 from minicnn import nn, ops
+from minicnn.backend import to_device
 from minicnn.study.inside import look_inside, to_numbers
 
 
@@ -73,6 +74,42 @@ def test_without_labels_backward_starts_at_the_highest_score(batch):
     seen = look_inside(model, images)
     start = seen.layers["tail.2"].gradient
     assert np.array_equal(start, np.eye(4, dtype=np.float32)[seen.scores.argmax(axis=1)])
+
+
+def test_backward_can_start_at_the_score_of_any_class(batch, device):
+    images, _ = batch
+    model = network(device)
+    classes = np.array([3, 0, 2])
+    x = mc.Tensor(images, device=device)
+    seen = look_inside(model, x, scores_of=classes)
+    start = to_device(seen.layers["tail.2"].gradient, "cpu")
+    assert np.array_equal(start, np.eye(4, dtype=np.float32)[classes])
+    np.testing.assert_array_equal(to_device(look_inside(model, x, scores_of=list(classes)).input_gradient, "cpu"),
+                                  to_device(seen.input_gradient, "cpu"))
+    for wrong in ([1, 2], [0, 1, 4], [-1, 0, 0], [0.0, 1.0, 2.0]):
+        with pytest.raises(ValueError, match="scores_of is a class, 0 to 3, for each of 3 images"):
+            look_inside(model, x, scores_of=wrong)
+    with pytest.raises(ValueError, match="not at both"):
+        look_inside(model, x, classes, scores_of=classes)
+
+
+def test_parameters_of_all_modules_are_there_once(batch):
+    """Those of a module with parts of its own too; and of a layer that runs twice the gradients of both times."""
+    class Scaled(nn.Module):
+        def __init__(self):
+            self.scale = mc.Tensor(np.full(4, 2.0, np.float32), requires_grad=True)
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(self.fc(x) * self.scale)
+
+    model, x, labels = Scaled(), np.ones((2, 4), np.float32), np.array([0, 1])
+    seen = look_inside(model, x, labels)
+    ops.cross_entropy(model(mc.Tensor(x)), labels).backward()
+    assert list(seen.parameters) == ["scale", "fc.weight", "fc.bias"]
+    for name, p in model.named_parameters():
+        assert seen.parameters[name][0] is p.data
+        np.testing.assert_allclose(seen.parameters[name][1], p.grad, rtol=1e-6)
 
 
 def test_nothing_of_the_model_changes(batch):

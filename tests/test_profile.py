@@ -9,7 +9,9 @@ from alexnet import VARIANTS, alexnet
 
 import minicnn as mc
 from minicnn import autograd, nn, ops
-from minicnn.study.profile import known_networks, lenet, main, peaks, profile
+from minicnn.study import networks
+from minicnn.study.networks import known_networks, lenet
+from minicnn.study.profile import main, peaks, profile
 
 module = sys.modules["minicnn.study.profile"]
 
@@ -212,7 +214,7 @@ def test_without_the_examples_there_is_lenet(monkeypatch, tmp_path, capsys):
     assert set(known_networks()) == {"lenet", *VARIANTS}
     make, (C, side, classes) = known_networks()["mini"]
     assert make()(mc.Tensor(np.zeros((1, C, side, side), np.float32))).shape == (1, classes)
-    monkeypatch.setattr(module, "EXAMPLES", tmp_path)
+    monkeypatch.setattr(networks, "EXAMPLES", tmp_path)
     assert set(known_networks()) == {"lenet"}
     assert main(["--batch", "1", "--repeats", "1"]) == 0
     assert "lenet" in capsys.readouterr().out

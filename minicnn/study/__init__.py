@@ -8,4 +8,5 @@ from minicnn.study.run import open_run
 from minicnn.study.summary import summary
 from minicnn.study.trace import trace, trace_backward
 
-__all__ = ["AnomalyError", "Finding", "Health", "detect_anomaly", "look_inside", "open_run", "profile", "summary", "trace", "trace_backward"]
+__all__ = ["AnomalyError", "Finding", "Health", "detect_anomaly", "look_inside", "open_run", "profile", "summary", "trace",
+           "trace_backward"]

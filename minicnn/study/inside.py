@@ -15,7 +15,7 @@ import numpy as np
 
 from minicnn import ops
 from minicnn.autograd import Hook
-from minicnn.backend import device_scope, to_device, xp_of
+from minicnn.backend import device_scope, is_array, to_device, xp_of
 from minicnn.nn import Module
 from minicnn.study.trace import leaf, unchanged
 
@@ -40,6 +40,7 @@ class Inside:
     layers: dict
     scores: object              # array (N, classes): the model's answer
     input_gradient: object      # array like the input
+    parameters: dict            # {dotted name: (its array, its gradient, the mean over the batch, or None: none came by)}
 
 
 class Watch(Hook):
@@ -74,18 +75,21 @@ class Watch(Hook):
             layer.gradient = gy
 
 
-def look_inside(model, images, labels=None, training=False):
+def look_inside(model, images, labels=None, training=False, scores_of=None):
     """Run one batch forward and backward and keep what every layer saw.
 
     Args:
         model: a Module; its parameters' gradients, its mode and all random numbers are left as they were.
         images: (N, ...), a Tensor or an array on the device of the model.
         labels: (N,) integers: the loss is cross-entropy, and gradients are those of each image's own loss (not divided by N).
-            None: backward starts at each image's highest score.
+            None: backward starts at a score, without a loss.
         training: whether dropout is on.
+        scores_of: (N,) integers, without labels: of each image the class at whose score backward starts; None: the highest.
 
-    Returns an Inside. Raises what the model raises.
+    Returns an Inside. Raises ValueError for a class that is none of the model's, and what the model raises.
     """
+    if labels is not None and scores_of is not None:
+        raise ValueError("look_inside: backward starts at a loss (labels) or at scores (scores_of), not at both; give one of them")
     x = leaf(images)
     x.requires_grad = True
     with unchanged(model), in_mode(model, training), Watch(model) as watch:
@@ -96,10 +100,20 @@ def look_inside(model, images, labels=None, training=False):
                 loss = ops.cross_entropy(scores, labels)
                 loss.backward(xp.full_like(loss.data, N))
             else:
-                scores.backward(xp.eye(scores.shape[1], dtype=scores.dtype)[scores.data.argmax(axis=1)])
+                classes = scores.data.argmax(axis=1) if scores_of is None else checked(scores_of, scores.shape)
+                scores.backward(xp.eye(scores.shape[1], dtype=scores.dtype)[xp.asarray(classes)])
+            means = {id(p): (p.data, None if p.grad is None else p.grad / N) for p in model.parameters()}
             for layer in watch.layers.values():
-                layer.parameters = {name: (p.data, None if p.grad is None else p.grad / N) for name, p in own_parameters(layer.module)}
-    return Inside(watch.layers, scores.data, x.grad)
+                layer.parameters = {name: means[id(p)] for name, p in own_parameters(layer.module)}
+    return Inside(watch.layers, scores.data, x.grad, {name: means[id(p)] for name, p in model.named_parameters()})
+
+
+def checked(classes, shape):
+    """Class numbers as an array, one for each row of scores of this shape."""
+    classes = np.asarray(to_device(classes, "cpu") if is_array(classes) else classes)
+    if classes.shape != shape[:1] or classes.dtype.kind not in "iu" or not ((0 <= classes) & (classes < shape[1])).all():
+        raise ValueError(f"look_inside: scores_of is a class, 0 to {shape[1] - 1}, for each of {shape[0]} images, not {classes!r:.80}")
+    return classes
 
 
 def own_parameters(module):

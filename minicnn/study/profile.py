@@ -16,18 +16,16 @@ import functools
 import json
 import math
 import pathlib
-import runpy
 import statistics
 import sys
 
 import numpy as np
 
 import minicnn as mc
-from minicnn import gpu, nn, parallel
+from minicnn import gpu, parallel
 from minicnn.backend import device_number, device_scope, gpu_problem, to_device, xp_of
+from minicnn.study.networks import known_networks
 from minicnn.study.trace import Tracer, cut, decimals, dims, leaf, loss_of, mark, milliseconds, readable, unchanged
-
-EXAMPLES = pathlib.Path(mc.__file__).parents[1] / "examples"        # there in a checkout, not in an installed package
 
 
 @dataclasses.dataclass
@@ -294,25 +292,6 @@ def main(argv=None):
             print(f"error: --json: {error}", file=sys.stderr)
             return 2
     return 0
-
-
-def known_networks():
-    """What can be profiled by name: a function that makes it, and (channels, side, classes) of what it is made for."""
-    known = {"lenet": (lenet, (1, 28, 10))}
-    source = EXAMPLES / "alexnet.py"
-    if source.exists():
-        module = runpy.run_path(str(source))
-        for variant in module["VARIANTS"]:
-            C, classes = (1, 10) if variant == "mini" else (3, 1000)
-            known[variant] = functools.partial(module["alexnet"], variant, classes, C), (C, module["input_size"](variant), classes)
-    return known
-
-
-def lenet():
-    """The network of examples/lenet_fashion.py, for where there are no examples."""
-    return nn.Sequential(conv1=nn.Conv2d(1, 6, 5, padding=2), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
-                         conv2=nn.Conv2d(6, 16, 5), relu2=nn.ReLU(), pool2=nn.MaxPool2d(2), flatten=nn.Flatten(),
-                         fc3=nn.Linear(400, 120), relu3=nn.ReLU(), fc4=nn.Linear(120, 84), relu4=nn.ReLU(), fc5=nn.Linear(84, 10))
 
 
 def device(text):

@@ -87,8 +87,7 @@ def complete(args):
     checkpoint = None
     if args.resume:
         path, checkpoint = find_checkpoint(args)
-        if not {*CONTENTS} <= set(checkpoint) or set(checkpoint["arguments"]) != {*RECIPE}:
-            raise mc.CheckpointError(f"{path}: a checkpoint, but not one that this program wrote")
+        check_contents(path, checkpoint)
         for name, value in checkpoint["arguments"].items():
             given = getattr(args, name)
             if given is not None and given != value and name in ("arch", "init", "seed", "batch_size", "schedule", "limit"):
@@ -110,6 +109,12 @@ def complete(args):
     if not going_on and not args.eval and args.out.is_dir() and checkpoints(args.out):
         raise FileExistsError(f"{args.out} holds a run already; go on with it (--resume {args.out}), or name another folder with --out")
     return checkpoint
+
+
+def check_contents(path, checkpoint):
+    """This is a checkpoint that train_alexnet.py wrote, or CheckpointError."""
+    if not {*CONTENTS} <= set(checkpoint) or set(checkpoint["arguments"]) != {*RECIPE}:
+        raise mc.CheckpointError(f"{path}: a checkpoint, but not one that this program wrote")
 
 
 def find_checkpoint(args):

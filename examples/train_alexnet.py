@@ -29,6 +29,7 @@ from minicnn.backend import xp_of
 from minicnn.data import DataError
 from minicnn.data.views import predict
 from minicnn.keeper import Keeper, StopRequest, only_run_in
+from minicnn.parallel import threads
 from minicnn.study import figures, report
 from minicnn.study.anomaly import detect_anomaly
 from minicnn.study.health import Health
@@ -61,7 +62,8 @@ def train(args, checkpoint):
         return test(model, data, args)
 
     about = {"arguments": {name: getattr(args, name) for name in RECIPE},
-             "versions": {"minicnn": mc.__version__, "numpy": np.__version__, "python": platform.python_version()}}
+             "versions": {"minicnn": mc.__version__, "numpy": np.__version__, "python": platform.python_version(),
+                          "device": args.device, "threads": threads()}}
 
     def save(score=None):
         keeper.save(step, score, model=model.state_dict(), optimizer=optimizer.state_dict(), schedule=schedule.state_dict(),
@@ -79,8 +81,11 @@ def train(args, checkpoint):
           RunLog(args.out / "log.jsonl", bar, args.device, step) as log,
           Health(model, optimizer, len(data.classes)) as health, last_words(health, log, album),
           detect_anomaly(model) if args.detect_anomaly else contextlib.nullcontext()):
+        for path in keeper.begin(step):
+            log.say(f"of an earlier life of this run, and no part of it any more: {path}")
         if album:
-            album.begin(step)
+            with pictures():
+                album.begin(step)
         while True:
             if step > validated and (step % steps_per_epoch == 0 or step == last_step):
                 log.read()
@@ -110,7 +115,8 @@ def train(args, checkpoint):
                 step += 1
                 log.train(step, loss.data, right(logits.data, labels).mean(), optimizer.groups[0]["lr"], len(labels))
                 if album and (album.due(step) or step == last_step):
-                    album.take(step)
+                    with pictures():
+                        album.take(step)
                 if stop.signal or keeper.due(step):
                     log.read()                          # what is no number any more is not worth keeping
                     save()
@@ -120,7 +126,8 @@ def train(args, checkpoint):
                     break
     draw(model, args)
     if album:
-        print(f"{album.write()}: every layer, forward and backward; open it in a browser")
+        with pictures():
+            print(f"{album.write(step)}: every layer, forward and backward; open it in a browser")
     for bad in (data.train.bad, data.val.bad):
         for reason in bad.values():
             print(f"left out: {reason}")
@@ -191,8 +198,9 @@ def last_words(health, log, album):
         for finding in health.look():
             log.finding(finding)
         if album:
-            album.take(error.args[1])
-            log.say(f"{album.write()}: what every layer did before and then; open it in a browser")
+            with pictures():
+                album.take(error.args[1])
+                log.say(f"{album.write(error.args[1])}: what every layer did before and then; open it in a browser")
         raise
 
 
@@ -202,11 +210,11 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def pictures():
-    """Inside, pictures are drawn, if matplotlib is there."""
+    """Inside, pictures are drawn, as far as matplotlib is there and the disk takes them; no run ends for want of a picture."""
     try:
         yield
-    except ImportError as error:
-        print(error, file=sys.stderr)
+    except (ImportError, OSError) as error:
+        print(f"no picture: {error}", file=sys.stderr)
 
 
 def draw(model, args):

@@ -243,3 +243,14 @@ _hooks: list[Hook] = []
 def hooks():
     """The hooks now watching."""
     return _hooks
+
+
+@contextlib.contextmanager
+def unwatched():
+    """Inside, no hook sees anything that was watching before: for a look aside that is no part of what they watch."""
+    before = list(_hooks)
+    _hooks.clear()
+    try:
+        yield
+    finally:
+        _hooks[:] = before

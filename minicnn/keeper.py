@@ -33,6 +33,12 @@ class Keeper:
         self.best = None                # {"step": ..., "score": ...} of the best checkpoint so far
         self.saved_at = time.monotonic()
 
+    def begin(self, step):
+        """The run begins, or goes on, after so many steps. Later checkpoints are of an earlier life of it: they get another name, or they
+        would be taken for the newest. Returns their new paths."""
+        later = [path for number, path in checkpoints(self.folder) if number > step]
+        return [path.replace(path.with_name(f"left-behind-{path.name}")) for path in later]
+
     def due(self, step):
         """Whether it is time to save: so many steps, or so much time, have gone by."""
         by_step = self.every_steps and step % self.every_steps == 0
@@ -73,7 +79,7 @@ def load_newest(folder):
     for _, path in reversed(checkpoints(folder)):
         try:
             return path, load_checkpoint(path), damaged
-        except CheckpointError as error:
+        except (CheckpointError, FileNotFoundError) as error:           # not found: the run, which goes on meanwhile, has removed it
             damaged.append(str(error))
     if not damaged:
         raise CheckpointError(f"{folder}: no checkpoint of a run is here; one that was stopped before its first is begun again with --out")

@@ -10,7 +10,7 @@ import pytest
 
 import minicnn as mc
 from minicnn import Function, Tensor, nn, no_grad, ops, optim, random
-from minicnn.autograd import Hook, hooks
+from minicnn.autograd import Hook, hooks, unwatched
 from minicnn.backend import gpu_problem
 
 
@@ -656,3 +656,22 @@ def test_what_backward_does_not_need_may_change():
     x.data += 5
     y.backward()
     np.testing.assert_array_equal(x.grad, np.full((3, 4), 2.0))
+
+
+def test_a_look_aside_is_not_seen_by_hooks():
+    class Count(Hook):
+        seen = 0
+
+        def after_forward(self, function, arrays, y, saved):
+            self.seen += 1
+
+    with Count() as outer:
+        with pytest.raises(KeyError), unwatched():
+            ops.exp(Tensor([1.0]))
+            with Count() as inner:
+                ops.exp(Tensor([1.0]))
+            raise KeyError
+        assert (outer.seen, inner.seen) == (0, 1)
+        ops.exp(Tensor([1.0]))
+        assert outer.seen == 1
+    assert hooks() == []

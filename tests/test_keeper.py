@@ -83,6 +83,29 @@ def test_damaged_ones_are_passed_over_and_named(tmp_path):
         load_newest(tmp_path)
 
 
+def test_going_on_from_an_older_one_leaves_the_later_ones_behind(tmp_path):
+    keeper = Keeper(tmp_path)
+    for step in (5, 10, 11):
+        keeper.save(step)
+    again = Keeper(tmp_path)
+    assert [p.name for p in again.begin(5)] == ["left-behind-checkpoint-000000010.npz", "left-behind-checkpoint-000000011.npz"]
+    assert steps(tmp_path) == [5]
+    again.save(6)
+    assert load_newest(tmp_path)[1]["step"] == 6
+    assert mc.load_checkpoint(tmp_path / "left-behind-checkpoint-000000011.npz")["step"] == 11
+    assert again.begin(6) == []
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_looked_for(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path)
+    for step in (1, 2):
+        keeper.save(step)
+    monkeypatch.setattr(module, "checkpoints", lambda folder: [*checkpoints(folder), (3, tmp_path / "checkpoint-000000003.npz")])
+    path, _, damaged = load_newest(tmp_path)
+    assert path.name == "checkpoint-000000002.npz"
+    assert "no checkpoint at" in damaged[0]
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(mc.CheckpointError, match="no checkpoint of a run is here"):
         load_newest(tmp_path)

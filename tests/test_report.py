@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -19,7 +20,9 @@ import minicnn as mc
 from minicnn import nn
 from minicnn.backend import to_device
 from minicnn.checkpoint import load_checkpoint
+from minicnn.data import DataError
 from minicnn.keeper import checkpoints, load_newest
+from minicnn.study.health import Health
 from minicnn.study.inside import look_inside
 from minicnn.study.report import curves, facts, page, pictures
 from minicnn.study.report.album import Album
@@ -114,6 +117,16 @@ def test_filters_for_colours_are_in_colours():
     assert image[0, 2].tolist() == [255, 255, 255]                              # the gap
 
 
+@pytest.mark.parametrize("shape, words", [
+    ((96, 3, 11, 11), "; shown: 48 of 96 filters in colours, each scaled to its own largest; grey is 0"),
+    ((32, 1, 5, 5), "; shown: 32 of 32 filters"),
+    ((64, 16, 5, 5), "; shown: 16 of 64 filters, a column each: their first 6 of 16 channels"),
+    ((512, 256), "; shown: the first 64 units (rows) and 96 inputs"),
+    ((10, 90), "")])
+def test_what_is_shown_of_weights_is_said(shape, words):
+    assert pictures.part_of(shape) == words
+
+
 # ---- frames
 
 def test_frames_are_taken_at_these_steps(run):
@@ -196,7 +209,8 @@ def test_a_network_whose_numbers_are_gone_can_be_shown(device):
     model.conv1.weight.data[0] = np.nan
     taken = frame(model, to_device(np.ones((2, 1, 4, 4), np.float32), device), np.array([0, 2]), 7)
     text = json.dumps(taken, allow_nan=False)
-    assert "50 % are NaN or infinite" in text
+    assert "4 of 8 are NaN or infinite" in text
+    assert taken["layers"]["loss"]["bars"][0] == [[0, None, None], [1, None, None], [2, None, None]]
     assert taken["loss"] == [None, None]
     assert pictures.BAD in places(taken["layers"]["conv1"]["forward"][0])
 
@@ -281,13 +295,61 @@ def test_names_cannot_end_the_script(run, tmp_path):
     assert inside(text, "facts")["classes"][0] == "</script><b>&"
     assert "<title>AlexNet mini on &lt;i&gt;&amp;x</title>" in text
     assert text.count("</script>") == 3
+    opened.data.classes[0] = "{{FRAMES}}"
+    opened.checkpoint["arguments"]["data"] = "{{FACTS}}"
+    text = page.write(opened, tmp_path / "page.html", images=16).read_text(encoding="utf-8")
+    assert inside(text, "facts")["classes"][0] == "{{FRAMES}}"
+    assert "<title>AlexNet mini on {{FACTS}}</title>" in text
 
 
 def test_of_too_many_frames_those_that_look_alike_are_left_out():
     found = {s: f'{{"step": {s}}}' for s in (0, 1, 3, 10, 30, 100, 9000, 9500, 10_000)}
     kept = [json.loads(t)["step"] for t in page.fitting(found, sum(map(len, found.values())) - 1)]
     assert kept == [0, 1, 3, 10, 30, 100, 9000, 10_000]
+    usual = {s: f'{{"step": {s}}}' for s in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 20_625)}
+    kept = [json.loads(t)["step"] for t in page.fitting(usual, sum(len(usual[s]) for s in (0, 1, 10, 100, 1000, 10_000, 20_625)))]
+    assert kept == [0, 1, 10, 100, 1000, 10_000, 20_625]
     assert [json.loads(t)["step"] for t in page.fitting(found, 1)] == [0, 10_000]
+
+
+def test_frames_that_are_damaged_or_of_other_images_are_passed_over(run, tmp_path, capsys):
+    old = tmp_path / "run"
+    shutil.copytree(run, old)
+    (old / "frames" / "000000001.json").write_bytes(b"")
+    (old / "frames" / "000000003.json").write_bytes(b"\xff\xfe{")
+    other = json.loads((old / "frames" / "000000010.json").read_text())
+    (old / "frames" / "000000010.json").write_text(json.dumps({**other, "images": 1}))
+    (old / "frames" / "000000900.json").write_text((run / "frames" / "000000012.json").read_text())
+    assert main([str(old)]) == 0
+    out = capsys.readouterr().out
+    assert [re.search(rf"passed over: .*{step:09}.json", out) is not None for step in (0, 1, 3, 10, 12, 900)] == [0, 1, 1, 1, 0, 1]
+    assert [f["step"] for f in inside((old / "report.html").read_text(encoding="utf-8"), "frames")] == [0, 8, 12]
+
+
+def test_a_run_does_not_end_for_want_of_a_picture(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "frames").write_text("in the way")
+    (tmp_path / "run" / "report.html").mkdir()
+    result = subprocess.run([sys.executable, ROOT / "examples" / "train_alexnet.py", *SHORT, "--out", tmp_path / "run"],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stderr.count("no picture: ") == 6                 # five frames and the page
+    assert "validation: top-1" in result.stdout
+
+
+def test_a_frame_is_no_part_of_what_health_watches(run):
+    """Which units are silent is a matter of the training's batch, not of the images of a frame."""
+    opened = open_run(run)
+    images, labels = next(opened.data.train.epoch(0))
+    peaks = []
+    for album in (None, Album(opened)):
+        with Health(opened.model, opened.optimizer, 10) as health:
+            mc.ops.cross_entropy(opened.model(mc.Tensor(images)), labels).backward()
+            if album:
+                album.take(12)
+            peaks.append({name: np.array(peak) for name, peak in health.watch.peaks.items()})
+    np.testing.assert_equal(*peaks)
+    assert peaks[0]
 
 
 def test_curves_go_through_the_numbers():
@@ -303,6 +365,46 @@ def test_curves_go_through_the_numbers():
     assert curves.curves([]) == []
     assert curves.ticks(100) == [0, 20, 40, 60, 80, 100]
     assert curves.ticks(2.6) == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5])
+
+
+def test_curves_of_odd_logs():
+    assert "polyline" not in curves.curves([{"kind": "train", "step": 1}])[0]
+    zeros = [{"kind": "train", "step": s, "loss": 0.0, "top1": 100.0} for s in (1, 2, 3)]
+    steps = re.findall(r'text-anchor="middle">([^<]*)<', curves.curves(zeros)[0])
+    assert steps == ["0", "1", "2", "3"]
+    assert ">1,000,000<" in curves.curves([{"kind": "train", "step": 5_000_000, "loss": 1.0, "top1": 1.0}])[0]
+
+
+class Pictures:
+    """A data set of so many classes, an image each 3 times in a row; image 0 cannot be read."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def __len__(self):
+        return 3 * self.classes
+
+    def __getitem__(self, i):
+        if i == 0:
+            raise DataError("image 0 cannot be read")
+        return np.full((4, 4, 1), i % 256, np.uint8), i // 3
+
+
+@pytest.mark.parametrize("classes, wanted", [(2, [0, 1]), (10, [0, 2, 4, 6, 9]), (1000, None)])
+def test_samples_are_spread_over_the_classes_and_pass_over_what_cannot_be_read(classes, wanted):
+    data = types.SimpleNamespace(side=28, classes=list(range(classes)), validation=Pictures(classes),
+                                 test_transform=lambda image, rng: image.astype(np.float32))
+    inputs, labels = facts.samples(data)
+    assert inputs.shape == (len(labels), 1, 4, 4)
+    if wanted:
+        assert labels.tolist() == wanted
+    else:
+        assert np.abs(labels - np.linspace(0, 999, 5)).max() < 20
+    broken = Pictures(1)
+    broken.__class__ = type("Broken", (Pictures,), {"__getitem__": lambda self, i: Pictures.__getitem__(self, 0)})
+    data.validation = broken
+    with pytest.raises(DataError, match="--no-report"):
+        facts.samples(data)
 
 
 def test_how_long_a_run_took():
@@ -330,7 +432,8 @@ def test_a_run_without_frames_has_those_of_its_checkpoints(run, tmp_path):
 def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
     for argv, message in (([str(tmp_path / "nowhere")], "no such folder; name that of a run"),
                           ([str(tmp_path)], "no checkpoint of a run is here"),
-                          ([str(run), "--out", str(tmp_path / "no" / "page.html")], "No such file or directory")):
+                          ([str(run), "--out", str(tmp_path / "no" / "page.html")], "there is no folder"),
+                          ([str(run), "--out", str(tmp_path)], "is a folder; name a file in it")):
         assert main(argv) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")

@@ -24,13 +24,13 @@ EXAMPLES = pathlib.Path(mc.__file__).parents[1] / "examples"        # there in a
 
 @dataclasses.dataclass
 class Run:
-    """A run, as far as it is trained."""
+    """A run, as far as it is trained: opened again by `open_run`, or while it trains."""
 
     folder: pathlib.Path
-    model: Module               # in evaluation mode, on the CPU, with the weights of the newest checkpoint
+    model: Module               # by open_run: in evaluation mode, on the CPU, with the weights of the newest checkpoint
     data: Any                   # recipe.Data: train and val, DataLoaders; validation, the data set; test_transform; classes, channels, side
-    checkpoint: dict            # contents of the newest one that is whole, for instance its "arguments" and "step"
-    records: list               # of its log
+    checkpoint: dict            # by open_run: contents of the newest one that is whole; else its "arguments" and "versions"
+    records: list               # of its log; [] while it trains
     optimizer: mc.optim.SGD     # with its velocities and rates
 
 
@@ -44,9 +44,10 @@ def open_run(folder):
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name that of a run, for instance runs/mini-1")
     recipe, alexnet = examples("recipe", "alexnet")
-    _, checkpoint, _ = load_newest(folder)
-    if not {*recipe.CONTENTS} <= set(checkpoint):
-        raise mc.CheckpointError(f"{folder}: its checkpoint is not one that examples/train_alexnet.py wrote")
+    path, checkpoint, damaged = load_newest(folder)
+    for reason in damaged:
+        print(f"passed over: {reason}")
+    recipe.check_contents(path, checkpoint)
     args = argparse.Namespace(**checkpoint["arguments"], device="cpu", workers=0, on_bad="skip", bad_limit=10 ** 9, eval=True)
     data = recipe.Data(args, checkpoint)
     model = alexnet.alexnet(args.arch, len(data.classes), data.channels, data.side)

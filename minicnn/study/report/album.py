@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 
+from minicnn.autograd import unwatched
 from minicnn.backend import to_device
 from minicnn.study.log import read_log
 from minicnn.study.report.facts import samples
@@ -46,9 +47,16 @@ class Album:
         folder.mkdir(exist_ok=True)
         path = folder / f"{step:09}.json"
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(frame(model, self.images, self.labels, step, velocities)), encoding="utf-8")
+        with unwatched():                       # what watches the training sees its batches only
+            text = json.dumps(frame(model, self.images, self.labels, step, velocities), allow_nan=False)
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
 
-    def write(self):
-        """Write the report of the run so far; returns its path."""
-        return write(dataclasses.replace(self.run, records=read_log(self.run.folder / "log.jsonl")))
+    def write(self, step):
+        """Write the report of the run, which has done so many steps; returns its path."""
+        with unwatched():
+            return write(dataclasses.replace(self.run, records=read_log(self.run.folder / "log.jsonl"),
+                                             checkpoint={**self.run.checkpoint, "step": step}))

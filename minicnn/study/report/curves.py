@@ -16,8 +16,8 @@ def curves(records):
     if not train:
         return []
     last = max([r["step"] for r in train + val])
-    losses = [r["loss"] for r in train + val if r["loss"] is not None and math.isfinite(r["loss"])]
-    top = float(np.quantile(losses, 0.995)) * 1.05 if losses else 1.0       # one spike does not flatten the rest
+    losses = [loss for _, loss in points(train + val, "loss") if math.isfinite(loss)]
+    top = (float(np.quantile(losses, 0.995)) * 1.05 if losses else 0) or 1.0        # one spike does not flatten the rest
     loss = [("train", "training", means(train, "loss")), ("val", "test", points(val, "loss"))]
     accuracy = [("train", "training, top-1", means(train, "top1")), ("val", "test, top-1", points(val, "top1")),
                 ("five", "test, top-5", points(val, "top5"))]
@@ -50,7 +50,8 @@ def drawing(title, last, top, lines):
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(number):.1f}" y2="{y(number):.1f}"/>'
                    f'<text class="tick" x="{LEFT - 6}" y="{y(number) + 4:.1f}" text-anchor="end">{number:g}</text>')
     for number in ticks(last):
-        out.append(f'<text class="tick" x="{x(number):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number:,g}</text>')
+        if number == int(number):               # of steps there are no halves
+            out.append(f'<text class="tick" x="{x(number):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number:,.0f}</text>')
     out.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">steps</text>'
                f'<text class="name" x="{LEFT}" y="14">{title}</text>')
     place = LEFT + 150

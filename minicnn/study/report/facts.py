@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import ops, parallel
+from minicnn import ops
 from minicnn.autograd import no_grad
-from minicnn.data import DataLoader, Subset
+from minicnn.data import DataError, DataLoader, Subset
 from minicnn.ops.cross_entropy import CrossEntropy
 from minicnn.study import anatomy
 from minicnn.study.inside import in_mode, look_inside
@@ -29,15 +29,22 @@ def samples(data):
     """(inputs (N, C, H, W), labels (N,)) of a few test images of different classes, evenly spread over the classes."""
     count = SAMPLES if data.side <= 64 else SAMPLES - 1             # the pictures of a large network take more room
     dataset, wanted = data.validation, np.linspace(0, len(data.classes) - 1, min(count, len(data.classes))).astype(int).tolist()
-    found: dict[int, int] = {}
+    found: dict[int, np.ndarray] = {}               # label: the network's input, (H, W, C)
     for i in np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 20 * count)).astype(int)).tolist():
-        found.setdefault(int(dataset[i][1]), i)
+        try:
+            image, label = dataset[i]
+        except DataError:                           # whoever trains with it says what is to be done about it
+            continue
+        if int(label) not in found:
+            found[int(label)] = data.test_transform(image, None)
         if all(label in found for label in wanted):
             break
-    numbers = [found[label] for label in wanted if label in found]
-    numbers += [i for i in found.values() if i not in numbers][:count - len(numbers)]
-    inputs = np.stack([data.test_transform(dataset[i][0], None) for i in numbers])         # (N, H, W, C)
-    return inputs.transpose(0, 3, 1, 2), np.array([dataset[i][1] for i in numbers])
+    if not found:
+        raise DataError("none of the test images that were tried can be read, so a report has nothing to show; leave it out (--no-report)")
+    if not all(label in found for label in wanted):         # more classes than images were tried
+        there = sorted(found)
+        wanted = [there[j] for j in np.unique(np.linspace(0, len(there) - 1, count).astype(int))]
+    return np.stack([found[label] for label in wanted]).transpose(0, 3, 1, 2), np.array(wanted)
 
 
 def as_seen(data, x):
@@ -132,12 +139,15 @@ def recipe(run, speed):
         rows.append(["training", f"{train[-1]['step']:,} steps of {arguments['batch_size']} images, {duration(records)}"])
     rows.append(["recipe", ", ".join(f"{name.replace('_', ' ')} {arguments[name]}" for name in
                                      ("lr", "schedule", "momentum", "weight_decay", "init", "seed") if name in arguments)])
-    rows.append(["a step here", f"{speed.step_ms:.1f} ms for {speed.input_shape[0]} images: forward {speed.forward_ms:.1f}, backward "
-                                f"{speed.backward_ms:.1f}; at most {readable(speed.peak_bytes)} of answers and gradients at once"])
-    versions = run.checkpoint.get("versions", {})
-    rows.append(["made with", ", ".join(f"{name} {version}" for name, version in versions.items())
-                 + f"; {parallel.cores()} cores, {platform.machine()}"])
-    rows.append(["once more", "python examples/train_alexnet.py " + command(arguments)])
+    where = f"{speed.threads} cores, {platform.machine()}" if speed.device == "cpu" else speed.device
+    rows.append(["a step here", f"{speed.step_ms:.1f} ms for {speed.input_shape[0]} images ({where}): forward {speed.forward_ms:.1f}, "
+                                f"backward {speed.backward_ms:.1f}; at most {readable(speed.peak_bytes)} of answers and gradients at once"])
+    rows.append(["trained with", ", ".join(f"{name} {version}" for name, version in run.checkpoint.get("versions", {}).items())])
+    steps = max((r["step"] for r in records), default=0)
+    end = f" --steps {steps}" if 0 < steps < arguments["epochs"] * len(run.data.train) else ""
+    resumed = " (it was resumed on the way: of what was changed then, this has the last values)" if any(
+        r["kind"] == "resume" and r["step"] for r in records) else ""
+    rows.append(["once more", f"python examples/train_alexnet.py {command(arguments)}{end}{resumed}"])
     return rows
 
 
@@ -170,17 +180,19 @@ def test(run, most):
         for images, right in loader:
             probabilities.append(ops.softmax(run.model(Tensor(images, device=run.model.parameters()[0].device))).numpy())
             labels.append(right)
-    p, y = np.nan_to_num(np.concatenate(probabilities)), np.concatenate(labels)
-    guess = p.argmax(axis=1)
-    wrong = np.flatnonzero(guess != y)
-    found: dict[str, Any] = {"images": len(y), "right": 100 * float((guess == y).mean())}
+    p, y = np.concatenate(probabilities), np.concatenate(labels)
+    good = np.isfinite(p).all(axis=1)               # NaN is no answer, and wrong
+    guess = np.where(good, np.nan_to_num(p).argmax(axis=1), -1)
+    wrong = np.flatnonzero(good & (guess != y))
+    found: dict[str, Any] = {"images": len(y), "right": 100 * float((guess == y).mean()), "no_answer": int((~good).sum()),
+                             "step": run.checkpoint.get("step", 0)}
     if not loader.bad:                      # else the numbers of the images are not those of the answers
         worst = wrong[np.argsort(-p[wrong, guess[wrong]], kind="stable")][:GALLERY].tolist()
-        usual = np.unique(np.linspace(0, len(y) - 1, GALLERY).astype(int)).tolist()
+        usual = [i for i in np.unique(np.linspace(0, len(y) - 1, GALLERY).astype(int)).tolist() if good[i]]
         found |= {name: [answer(run, some, i, p[i], y[i]) for i in chosen] for name, chosen in (("answers", usual), ("mistakes", worst))}
     if len(run.data.classes) <= 20:
         counts = np.zeros((len(run.data.classes),) * 2, int)
-        np.add.at(counts, (y, guess), 1)
+        np.add.at(counts, (y[good], guess[good]), 1)
         found["confusion"] = counts.tolist()
     return found
 

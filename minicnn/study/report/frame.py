@@ -4,11 +4,14 @@ A frame is a dict that JSON can hold: the steps done, and for each layer its pic
 the image itself, the last one the loss, whose gradient everything begins with: probability minus 1 for the right class.
 """
 
+import zlib
+
 import numpy as np
 
 from minicnn.backend import to_device
 from minicnn.study.inside import look_inside, to_numbers
 from minicnn.study.report import pictures
+from minicnn.tensor import Tensor
 
 BINS = 41               # of a histogram, odd: one is around 0
 
@@ -33,10 +36,16 @@ def frame(model, images, labels, step, velocities=None):
         probabilities = powers / powers.sum(axis=1, keepdims=True)
         losses = -np.log(probabilities[np.arange(len(labels)), labels])
     layers["loss"] = loss_layer(probabilities, labels)
-    return {"step": step, "loss": [rounded(x) for x in losses], "layers": layers}
+    return {"step": step, "images": mark(images, labels), "loss": [rounded(x) for x in losses], "layers": layers}
+
+
+def mark(images, labels):
+    """A number that says which images a frame is of: a checksum of them and their labels."""
+    return zlib.crc32(np.ascontiguousarray(cpu(images)).tobytes() + np.asarray(labels, np.int64).tobytes())
 
 
 def cpu(array):
+    array = array.data if isinstance(array, Tensor) else array
     return np.asarray(to_device(array, "cpu"))
 
 
@@ -59,8 +68,8 @@ def image_layer(gradients):
 def loss_layer(probabilities, labels):
     """For each image up to ten classes, the most probable and the right one: [class, probability, gradient of the loss by its score]."""
     rows = []
-    for p, label in zip(np.nan_to_num(probabilities), labels, strict=True):
-        best = np.argsort(-p, kind="stable")[:10]
+    for p, label in zip(probabilities, labels, strict=True):
+        best = np.argsort(-np.nan_to_num(p), kind="stable")[:10]
         some = sorted(best) if len(p) <= 10 else [*best[:9], *([label] if label not in best[:9] else [best[9]])]
         rows.append([[int(c), rounded(p[c]), rounded(p[c] - (c == label))] for c in some])
     return {"bars": rows}
@@ -72,11 +81,12 @@ def weights(name, layer, velocities):
         return {}
     weight, gradient = layer.parameters["weight"]
     w = cpu(weight)
-    found = {"weight": filters(w), "weight_text": answer_text(w), "weight_bins": histogram(to_numbers(weight))}
+    shown = pictures.part_of(w.shape)
+    found = {"weight": filters(w), "weight_text": answer_text(w) + shown, "weight_bins": histogram(to_numbers(weight), pictures.largest(w))}
     if gradient is not None:
         g = cpu(gradient)
-        found |= {"gradient": filters(g), "gradient_text": gradient_text(g),
-                  "gradient_bins": histogram(to_numbers(gradient))}
+        found |= {"gradient": filters(g), "gradient_text": gradient_text(g) + shown,
+                  "gradient_bins": histogram(to_numbers(gradient), pictures.largest(g))}
     velocity = velocities.get(f"{name}.weight")
     if velocity is not None:
         found["update"] = rounded(norm(cpu(velocity)) / max(norm(w), 1e-30))
@@ -89,9 +99,8 @@ def filters(weight):
     return pictures.colour_filters(weight) if colour else pictures.png(pictures.filters(weight))
 
 
-def histogram(numbers):
-    """[counts in BINS equal bins from -m to m, m]: m is the largest magnitude."""
-    m = pictures.largest(numbers)
+def histogram(numbers, m):
+    """[counts in BINS equal bins from -m to m, m]; m is the largest magnitude."""
     counts, _ = np.histogram(numbers[np.isfinite(numbers)], BINS, (-max(m, 1e-30), max(m, 1e-30)))
     return [counts.tolist(), rounded(m)]
 
@@ -99,7 +108,7 @@ def histogram(numbers):
 def answer_text(a):
     """The range of an array, its mean, and the share of zeros."""
     if not np.isfinite(a).all():
-        return f"{100 * np.mean(~np.isfinite(a)):.0f} % are NaN or infinite"
+        return f"{np.count_nonzero(~np.isfinite(a)):,} of {a.size:,} are NaN or infinite"
     zeros = 100 * np.mean(a == 0)
     return f"{a.min():.3g} to {a.max():.3g}, mean {a.mean():.3g}" + (f", {zeros:.0f} % are zero" if zeros >= 0.5 else "")
 
@@ -107,7 +116,7 @@ def answer_text(a):
 def gradient_text(g):
     """The largest magnitude, the norm and the share of zeros of a gradient."""
     if not np.isfinite(g).all():
-        return f"{100 * np.mean(~np.isfinite(g)):.0f} % are NaN or infinite"
+        return f"{np.count_nonzero(~np.isfinite(g)):,} of {g.size:,} are NaN or infinite"
     zeros = 100 * np.mean(g == 0)
     return f"at most {np.abs(g).max():.2g}, norm {norm(g):.2g}" + (f", {zeros:.0f} % are zero" if zeros >= 0.5 else "")
 

@@ -42,7 +42,7 @@ function bars(list, right, signed) {
     bar.style.width = `${signed ? width / 2 : width}%`;
     bar.style.left = signed ? `${value < 0 ? 50 - width / 2 : 50}%` : "0";
     box.append(make("span", { class: "name" + kind, title: facts.classes[label] }, facts.classes[label]),
-               make("span", { class: "track" }, bar), make("span", { class: "number" }, signed ? readable(value) : `${(100 * value).toFixed(1)} %`));
+               make("span", { class: "track" }, bar), make("span", { class: "number" }, signed || value === null ? readable(value) : `${(100 * value).toFixed(1)} %`));
   }
   return box;
 }
@@ -69,7 +69,9 @@ function draw() {
   const found = frame.layers[fact.name] || {}, layer = found.same ? frame.layers[found.same] : found, s = now.sample;
   at(`layer-${now.layer}`).checked = at(`sample-${s}`).checked = true;
   const strip = at("layers"), chosen = at(`layer-${now.layer}`).parentElement;
-  strip.scrollLeft = chosen.offsetLeft - strip.clientWidth / 2 + chosen.clientWidth / 2;         // where the layers are a strip, on a phone
+  const list = strip.parentElement;                                     // on a phone the layers are a strip, else a list
+  strip.scrollLeft = chosen.offsetLeft - strip.clientWidth / 2 + chosen.clientWidth / 2;
+  if (list.scrollHeight > list.clientHeight) list.scrollTop = chosen.offsetTop - list.clientHeight / 2;
   at("step").value = now.frame;
   at("moment").textContent = frame.step === 0 ? "before the first step" : `after ${frame.step.toLocaleString("en")} step${frame.step > 1 ? "s" : ""}`;
   at("step").setAttribute("aria-valuetext", at("moment").textContent);
@@ -168,7 +170,7 @@ function confusion(counts) {
     const sum = Math.max(row.reduce((a, b) => a + b, 0), 1);
     return make("tr", {}, make("th", { scope: "row", class: "row" }, facts.classes[i]), ...row.map((count, j) => {
       const cell = make("td", { title: `${facts.classes[i]} taken for ${facts.classes[j]}: ${count}` }, count ? String(count) : "");
-      cell.style.background = `color-mix(in srgb, var(${i === j ? "--blue" : "--red"}) ${Math.round(90 * count / sum)}%, transparent)`;
+      cell.style.background = `color-mix(in srgb, var(${i === j ? "--blue" : "--red"}) ${Math.round(45 * count / sum)}%, transparent)`;
       return cell;
     }));
   });
@@ -185,7 +187,9 @@ choices(at("layers"), "layer", facts.layers.map(layer =>
     make("span", { class: "sizes" }, make("span", { class: "size" }), make("span", { class: "size back" })))));
 at("step").max = frames.length - 1;
 at("step").addEventListener("input", () => { now.frame = +at("step").value; draw(); });
-at("right").textContent = `${facts.test.right.toFixed(1)} % of ${facts.test.images.toLocaleString("en")} test images are right.`;
+const { images, right, step, no_answer } = facts.test;
+at("right").textContent = `After step ${step.toLocaleString("en")}, ${right.toFixed(1)} % of ${images.toLocaleString("en")} test images are right.` +
+  (no_answer ? ` For ${no_answer.toLocaleString("en")} the network has no answer, but NaN.` : "");
 gallery("Some answers", facts.test.answers);
 gallery("The surest mistakes", facts.test.mistakes);
 confusion(facts.test.confusion);

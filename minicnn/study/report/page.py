@@ -4,12 +4,13 @@ import html
 import json
 import os
 import pathlib
+import re
 
 from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, load_checkpoint
 from minicnn.keeper import checkpoints
 from minicnn.study.report import curves, facts, pictures
-from minicnn.study.report.frame import frame
+from minicnn.study.report.frame import frame, mark
 
 HERE = pathlib.Path(__file__).parent
 MOST_BYTES = 4_800_000          # of a report; with more frames than fit, some in the middle are left out
@@ -25,6 +26,8 @@ def write(run, path=None, images=None):
     Raises OSError if it cannot be written; then what was there before is still there.
     """
     path = pathlib.Path(path or run.folder / "report.html")
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(f"{path} is a folder; name a file in it" if path.is_dir() else f"{path}: there is no folder {path.parent}; make it")
     small = run.data.side <= 64
     inputs, labels = facts.samples(run.data)
     on_device = to_device(inputs, run.model.parameters()[0].device)
@@ -53,30 +56,51 @@ def frames(folder):
 
 
 def frames_of(run, images, labels):
-    """{step: JSON text}: the frames that were taken during the training, and one for each checkpoint that has none."""
-    found = {step: path.read_text(encoding="utf-8") for step, path in frames(run.folder)}
-    before = {name: p.data.copy() for name, p in run.model.named_parameters()}
-    for step, path in checkpoints(run.folder):
-        if step not in found:
-            try:
-                saved = load_checkpoint(path)
-            except CheckpointError:                 # --resume passes over damaged ones too
-                continue
-            run.model.load_state_dict(saved["model"])
-            velocities = dict(zip(before, saved["optimizer"]["velocities"], strict=True))
-            found[step] = json.dumps(frame(run.model, images, labels, step, velocities))
-    run.model.load_state_dict(before)
+    """{step: JSON text}: the frames that were taken during the training, and one for each checkpoint that has none.
+
+    What is damaged, of other test images, or of an earlier life of this run (later than its log), is passed over.
+    """
+    last = max([r["step"] for r in run.records], default=run.checkpoint.get("step", 0))
+    found, before = {}, {name: p.data.copy() for name, p in run.model.named_parameters()}
+    for step, path in frames(run.folder):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if step <= last and is_frame(text, images, labels):
+            found[step] = text
+        else:
+            print(f"passed over: {path} is damaged, or of other test images, or of an earlier life of this run")
+    try:
+        for step, path in checkpoints(run.folder):
+            if step not in found and step <= last:
+                try:
+                    saved = load_checkpoint(path)
+                except (CheckpointError, FileNotFoundError) as error:       # damaged; or removed by the run, which goes on meanwhile
+                    print(f"passed over: {error}")
+                    continue
+                run.model.load_state_dict(saved["model"])
+                velocities = dict(zip(before, saved["optimizer"]["velocities"], strict=True))
+                found[step] = json.dumps(frame(run.model, images, labels, step, velocities), allow_nan=False)
+    finally:
+        run.model.load_state_dict(before)
     if not found:
-        found[0] = json.dumps(frame(run.model, images, labels, 0))
+        found[last] = json.dumps(frame(run.model, images, labels, last), allow_nan=False)
     return dict(sorted(found.items()))
 
 
+def is_frame(text, images, labels):
+    """Whether this is a whole frame of these images."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("images") == mark(images, labels)
+
+
 def fitting(found, room):
-    """The frames (JSON texts) that fit into so many bytes; the first and the last stay, and the latest of the others go first."""
+    """The frames (JSON texts) that fit into so many bytes; the first and the last stay, and of the others those go that tell least."""
     steps = list(found)
     while len(steps) > 2 and sum(len(found[s]) for s in steps) > room:
-        # The one that is nearest to the one before it, as ratios go: 9,000 and 9,500 look alike, 1 and 3 do not.
-        nearest = min(range(1, len(steps) - 1), key=lambda i: (steps[i + 1] + 1) / (steps[i - 1] + 1))
+        # The one that is nearest to the one before it, as ratios go: 9,000 and 9,500 look alike, 1 and 3 do not, and 0 is far from all.
+        nearest = min(range(1, len(steps) - 1), key=lambda i: steps[i] / (steps[i - 1] + 0.1))
         del steps[nearest]
     return [found[s] for s in steps]
 
@@ -87,13 +111,8 @@ def assemble(run, fixed, chosen):
     title = f"AlexNet {arguments['arch']} on {arguments['data']}"
     parts = {"TITLE": html.escape(title), "STYLE": (HERE / "page.css").read_text(encoding="utf-8"),
              "PROGRAM": (HERE / "page.js").read_text(encoding="utf-8"), "CURVES": "".join(curves.curves(run.records)),
-             "FACTS": inside_script(json.dumps(fixed)), "FRAMES": inside_script("[" + ",\n".join(chosen) + "]")}
-    text = (HERE / "page.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        pieces = text.split("{{" + name + "}}")
-        assert len(pieces) > 1, name
-        text = part.join(pieces)
-    return text
+             "FACTS": inside_script(json.dumps(fixed, allow_nan=False)), "FRAMES": inside_script("[" + ",\n".join(chosen) + "]")}
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], (HERE / "page.html").read_text(encoding="utf-8"))
 
 
 def inside_script(text):

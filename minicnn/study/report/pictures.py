@@ -102,6 +102,18 @@ def colour_filters(weight):
     return encoded(Image.fromarray(sheet))
 
 
+def part_of(shape):
+    """What `filters` and `colour_filters` show of weights of this shape, in words that go on after others."""
+    if len(shape) == 4 and shape[1] == 3:
+        return f"; shown: {min(shape[0], 48)} of {shape[0]} filters in colours, each scaled to its own largest; grey is 0"
+    if len(shape) == 4:
+        O, C = shape[:2]
+        few, of = (64, "") if C == 1 else (16, f", a column each: their first {min(C, 6)} of {C} channels")
+        return f"; shown: {min(O, few)} of {O} filters{of}"
+    O, I = shape
+    return "" if O <= 64 and I <= 96 else f"; shown: the first {min(O, 64)} units (rows) and {min(I, 96)} inputs"
+
+
 def largest(array):
     """The largest magnitude of those that are numbers; 1 if there is none."""
     finite = array[np.isfinite(array)]

@@ -24,18 +24,18 @@ VARIANTS = {
 }
 
 
-def alexnet(variant="paper", num_classes=1000, in_channels=3, image_size=None):
+def alexnet(variant="paper", num_classes=1000, in_channels=3, image_size=None, variants=VARIANTS):
     """One of the variants, as a Sequential of named layers; it gives (N, num_classes) scores, not yet through softmax.
 
     Args:
         variant: "paper" (two groups), "one-tower", "caffenet" (pool before LRN), "torchvision" (no LRN, average pool)
             or "mini" (the same sequence of ops for images of 28 to 64 pixels).
         num_classes: outputs of fc8.   in_channels: 3 for colour, 1 for grey.
-        image_size: side of the square input; by default that of the variant.
+        image_size: side of the square input; by default that of the variant.   variants: a table of your own.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"alexnet: variant is one of {', '.join(VARIANTS)}, not {variant!r}")
-    filters, groups, (kernel, stride, pad), hidden, default_size, lrn, dropout = VARIANTS[variant]
+    if variant not in variants:
+        raise ValueError(f"alexnet: variant is one of {', '.join(variants)}, not {variant!r}")
+    filters, groups, (kernel, stride, pad), hidden, default_size, lrn, dropout = variants[variant]
     size = default_size if image_size is None else image_size
     if variant == "mini" and not 28 <= size <= 64:
         raise ValueError(f"alexnet: mini is made for images of 28 to 64 pixels, not {size}; use another variant or another size")

@@ -26,10 +26,10 @@ from minicnn.data import DataError, DataLoader, Subset, open_dataset
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, Resize, channel_statistics, shorter_side
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from alexnet import VARIANTS, alexnet
+from alexnet import alexnet
 
 # AlexNet mini with half of its filters: it trains twice as fast, so that there is time for twice as many seeds.
-VARIANTS["small"] = ((16, 32, 48, 48, 32), (1, 2, 1, 2, 2), (5, 1, 2), 256, 28, "before pool", "after")
+SMALL = {"small": ((16, 32, 48, 48, 32), (1, 2, 1, 2, 2), (5, 1, 2), 256, 28, "before pool", "after")}
 
 BATCH = 32
 LOOK_AT = 500           # images of each set on the way; at the end all test images, and as many training images
@@ -86,7 +86,7 @@ class Experiment:
 
 def small(classes, channels, side):
     """The network that most experiments start from."""
-    return alexnet("small", classes, channels, side)
+    return alexnet("small", classes, channels, side, SMALL)
 
 
 def at_end(what):

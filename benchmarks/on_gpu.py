@@ -484,8 +484,8 @@ def part_train(session):
         rows = []
         for number, (name, (options, steps)) in enumerate(runs.items()):
             out = pathlib.Path(folder) / str(number)
-            code, _, words = run_to_its_end(["examples/train_alexnet.py", *options, *data, "--steps", str(steps), "--out", str(out)],
-                                            session.left())
+            command = ["examples/train_alexnet.py", "--no-report", *options, *data, "--steps", str(steps), "--out", str(out)]
+            code, _, words = run_to_its_end(command, session.left())
             rows.append({"run": name, "steps": steps, **(what_a_run_left(out, batch) if code == 0 else {
                 "error": "cut off" if code is None else last_words(words, 3)})})
     by_name = {row["run"]: row for row in rows}

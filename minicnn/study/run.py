@@ -18,8 +18,7 @@ import minicnn as mc
 from minicnn.keeper import load_newest
 from minicnn.nn import Module
 from minicnn.study.log import read_log
-
-EXAMPLES = pathlib.Path(mc.__file__).parents[1] / "examples"        # there in a checkout, not in an installed package
+from minicnn.study.networks import EXAMPLES
 
 
 @dataclasses.dataclass

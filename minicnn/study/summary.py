@@ -6,6 +6,7 @@ import numpy as np
 
 from minicnn import random
 from minicnn.autograd import Hook
+from minicnn.study.inside import in_mode
 from minicnn.tensor import Tensor
 
 
@@ -93,16 +94,14 @@ def summary(model, input_shape):
 
     Returns a list of rows that prints as a table. Modes and random numbers of the model are left as they were.
     """
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    x = np.zeros((1, *input_shape), np.float32)
-    if len(input_shape) == 3:                           # images: in channels-last memory, as the loader makes them
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    try:
-        model.train()
-        with random.preserved(), Watch(model, x) as watch:
-            y = model(Tensor(x))            # held until the rows are read: freed memory would be counted twice
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    x = blank(input_shape)
+    with in_mode(model, True), random.preserved(), Watch(model, x) as watch:
+        y = model(Tensor(x))                # held until the rows are read: freed memory would be counted twice
     del y
     return watch.rows
+
+
+def blank(input_shape):
+    """One input of zeros, with the batch in front; images in channels-last memory, as the loader makes them."""
+    x = np.zeros((1, *input_shape), np.float32)
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if len(input_shape) == 3 else x

@@ -9,6 +9,7 @@ from minicnn.autograd import Hook
 from minicnn.backend import is_array, to_device
 from minicnn.data.views import device_of_model
 from minicnn.study.inside import in_mode
+from minicnn.study.summary import blank
 from minicnn.study.trace import Alive
 from minicnn.tensor import Tensor
 
@@ -92,10 +93,7 @@ def constant(array):
 
 def graph_of_network(model, input_shape):
     """The Graph of one forward in training mode, of one input of zeros of this shape (without the batch)."""
-    x = np.zeros((1, *input_shape), np.float32)
-    if len(input_shape) == 3:                           # images: in channels-last memory, as the loader makes them
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    x = to_device(x, device_of_model(model))
+    x = to_device(blank(input_shape), device_of_model(model))
     with random.preserved(), in_mode(model, True), Recorder(model, x) as recorder:
         y = model(Tensor(x))                            # held until all is counted
     del y

@@ -10,6 +10,7 @@ import os
 
 from minicnn.autograd import unwatched
 from minicnn.backend import to_device
+from minicnn.data.views import device_of_model
 from minicnn.study.log import read_log
 from minicnn.study.report.facts import samples
 from minicnn.study.report.frame import frame
@@ -22,7 +23,7 @@ class Album:
     def __init__(self, run):
         self.run = run
         inputs, self.labels = samples(run.data)
-        self.images = to_device(inputs, run.model.parameters()[0].device)
+        self.images = to_device(inputs, device_of_model(run.model))
 
     def begin(self, step):
         """The run begins, or goes on, after so many steps: frames of later ones, of an earlier life of it, are removed."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import ops
-from minicnn.autograd import no_grad
 from minicnn.data import DataError, DataLoader, Subset
+from minicnn.data.views import device_of_model, evaluating, softmax_of
 from minicnn.ops.cross_entropy import CrossEntropy
 from minicnn.study import anatomy
 from minicnn.study.inside import in_mode, look_inside
@@ -17,7 +16,6 @@ from minicnn.study.profile import profile
 from minicnn.study.report import pictures
 from minicnn.study.summary import summary
 from minicnn.study.trace import readable
-from minicnn.tensor import Tensor
 
 SAMPLES = 5             # test images that every layer is shown with
 GALLERY = 6             # of the test: so many answers, and so many mistakes
@@ -60,7 +58,7 @@ def layers_of(model, inputs, labels, batch):
 
     Times are of a training step with `batch`, inputs (N, C, H, W) on the device of the model.
     """
-    device = model.parameters()[0].device
+    device = device_of_model(model)
     rows = {r.name: r for r in summary(model.to("cpu"), inputs.shape[1:])}
     model.to(device)
     seen = look_inside(model, batch[:1], labels[:1], training=True).layers
@@ -176,9 +174,9 @@ def test(run, most):
     loader = DataLoader(some, min(len(some), run.checkpoint["arguments"]["batch_size"]), run.data.test_transform, workers=0,
                         on_bad="skip", bad_limit=10 ** 9)
     probabilities, labels = [], []
-    with in_mode(run.model, False), no_grad():
+    with evaluating(run.model):
         for images, right in loader:
-            probabilities.append(ops.softmax(run.model(Tensor(images, device=run.model.parameters()[0].device))).numpy())
+            probabilities.append(softmax_of(run.model, images))
             labels.append(right)
     p, y = np.concatenate(probabilities), np.concatenate(labels)
     good = np.isfinite(p).all(axis=1)               # NaN is no answer, and wrong

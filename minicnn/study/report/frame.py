@@ -24,7 +24,7 @@ def frame(model, images, labels, step, velocities=None):
         velocities: {parameter name: array} of the optimiser, for how much a step changes.
     """
     seen = look_inside(model, images, labels)
-    layers = {"image": image_layer(cpu(seen.input_gradient))}
+    layers = {"image": came_back(cpu(seen.input_gradient))}
     first: dict[int, str] = {}          # by the answer: the layer that made it
     for name, layer in seen.layers.items():
         same = first.setdefault(id(layer.output), name)         # dropout, which is off, hands on what it got
@@ -55,13 +55,13 @@ def both_ways(layer):
     found = {"forward": [pictures.png(pictures.sheet(a)) for a in answers], "forward_text": [answer_text(a) for a in answers]}
     if layer.gradient is not None:
         gradients = cpu(layer.gradient)
-        found |= {"backward": [pictures.png(pictures.sheet(g)) for g in gradients], "backward_text": [gradient_text(g) for g in gradients]}
+        found |= came_back(gradients)
         found["sizes"] = [[rounded(norm(a) / a.size ** 0.5), rounded(norm(g))] for a, g in zip(answers, gradients, strict=True)]
     return found
 
 
-def image_layer(gradients):
-    """The gradient of the loss with respect to each pixel."""
+def came_back(gradients):
+    """Pictures of gradients, one for each image, and what to write below."""
     return {"backward": [pictures.png(pictures.sheet(g)) for g in gradients], "backward_text": [gradient_text(g) for g in gradients]}
 
 

@@ -8,6 +8,7 @@ import re
 
 from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, load_checkpoint
+from minicnn.data.views import device_of_model
 from minicnn.keeper import checkpoints
 from minicnn.study.report import curves, facts, pictures
 from minicnn.study.report.frame import frame, mark
@@ -30,7 +31,7 @@ def write(run, path=None, images=None):
         raise OSError(f"{path} is a folder; name a file in it" if path.is_dir() else f"{path}: there is no folder {path.parent}; make it")
     small = run.data.side <= 64
     inputs, labels = facts.samples(run.data)
-    on_device = to_device(inputs, run.model.parameters()[0].device)
+    on_device = to_device(inputs, device_of_model(run.model))
     batch = on_device[[i % len(inputs) for i in range(min(run.checkpoint["arguments"]["batch_size"], 32 if small else 8))]]
     layers, speed = facts.layers_of(run.model, inputs, labels, batch)
     fixed = {"recipe": facts.recipe(run, speed), "classes": list(run.data.classes), "layers": layers,
@@ -62,9 +63,10 @@ def frames_of(run, images, labels):
     """
     last = max([r["step"] for r in run.records], default=run.checkpoint.get("step", 0))
     found, before = {}, {name: p.data.copy() for name, p in run.model.named_parameters()}
+    of = mark(images, labels)
     for step, path in frames(run.folder):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if step <= last and is_frame(text, images, labels):
+        if step <= last and is_frame(text, of):
             found[step] = text
         else:
             print(f"passed over: {path} is damaged, or of other test images, or of an earlier life of this run")
@@ -86,13 +88,13 @@ def frames_of(run, images, labels):
     return dict(sorted(found.items()))
 
 
-def is_frame(text, images, labels):
-    """Whether this is a whole frame of these images."""
+def is_frame(text, of):
+    """Whether this is a whole frame of the images with this mark."""
     try:
         found = json.loads(text)
     except ValueError:
         return False
-    return isinstance(found, dict) and found.get("images") == mark(images, labels)
+    return isinstance(found, dict) and found.get("images") == of
 
 
 def fitting(found, room):

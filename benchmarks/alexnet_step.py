@@ -1,13 +1,13 @@
-"""How long does a training step take, beside the big frameworks on the same CPU?
+"""The time of an AlexNet training step, compared with other frameworks on the same CPU.
 
     python benchmarks/alexnet_step.py --arch one-tower --batch 128 [--forward] [--peers torch,jax] [--rounds 5]
     python benchmarks/alexnet_step.py --peers chainer,dezero --python chainer=OTHER_ENVIRONMENT/bin/python
 
-Inside the timing of a step: forward with LRN and dropout, loss, backward, momentum SGD with weight decay. Outside: making
-the images, and moving them anywhere. (DeZero has no LRN and no groups; JAX goes without dropout.) Every contender runs in a
-process of its own, in its own environment where one is named, and builds the network from the same description. Rounds
-alternate between them, so that whatever else the machine does falls on all alike. Told are medians, and ratios of medians.
-Results go to benchmarks/results/ as JSON, with machine and versions.
+Timed: forward with LRN and dropout, loss, backward, momentum SGD with weight decay. Not timed: creating the images and copying
+them to the device. (DeZero has neither LRN nor groups; JAX runs without dropout.) Every contender runs in its own process, in its
+own environment where one is given, and builds the network from the same description. Rounds alternate between the contenders, so
+that other load on the machine affects all alike. Reported are medians, and ratios of medians. Results are written to
+benchmarks/results/ as JSON, with machine and versions.
 """
 
 import argparse
@@ -25,12 +25,11 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "examples"))
 
 
 def describe(arch):
-    """The network as plain data, which a process without minicnn can read: {"side": pixels, "layers": [[kind, numbers], ...]}."""
-    from alexnet import alexnet, input_size
+    """The network as plain data, readable without minicnn: {"arch": name, "side": pixels, "layers": [[kind, arguments], ...]}."""
+    from minicnn.examples.alexnet import alexnet, input_size
     layers = []
     for layer in alexnet(arch):
         kind, w = type(layer).__name__, getattr(layer, "weight", None)
@@ -50,25 +49,25 @@ def describe(arch):
     return {"arch": arch, "side": input_size(arch), "layers": layers}
 
 
-def numbers_for(network, batch):
-    """Random images (batch, 3, side, side), and labels, as NumPy arrays."""
+def random_batch(network, batch):
+    """Random images (batch, 3, side, side) and labels (batch,), as NumPy arrays."""
     import numpy as np
     rng = np.random.default_rng(0)
     return rng.standard_normal((batch, 3, network["side"], network["side"]), dtype=np.float32), rng.integers(0, 1000, batch)
 
 
 def minicnn_step(network, batch, forward_only, device="cpu"):
-    """A function that runs one step (or one forward pass) of minicnn, and the versions that matter.
+    """A function that runs one step (or one forward pass) of minicnn, and the versions of the libraries.
 
-    The step takes other images and labels where they are given, as arrays; the labels stay on the CPU, as in training.
+    The step optionally takes images and labels, as arrays; the labels stay on the CPU, as in training.
     """
     import numpy as np
-    from alexnet import alexnet
+    from minicnn.examples.alexnet import alexnet
 
     import minicnn as mc
     mc.seed(0)
     net = alexnet(network["arch"]).to(device)
-    images, labels = numbers_for(network, batch)
+    images, labels = random_batch(network, batch)
     x = mc.Tensor(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), device=device)
     optimizer = mc.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     if forward_only:
@@ -83,11 +82,11 @@ def minicnn_step(network, batch, forward_only, device="cpu"):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return step, {"minicnn": mc.__version__, "numpy": np.__version__, "threads": mc.parallel.threads()}
+    return step, {"minicnn": mc.__version__, "numpy": np.__version__, "threads": mc.backend.threads.num_threads()}
 
 
 def torch_step(network, batch, forward_only, channels_last=False, compiled=False, device="cpu"):
-    """The same in PyTorch: its own layers, and LRN with the paper's constants (alpha times the size, as PyTorch divides by it)."""
+    """The same in PyTorch, with its own layers; PyTorch divides the alpha of LRN by the size, so it is multiplied by it here."""
     import torch
     from torch import nn
     torch.manual_seed(0)
@@ -101,7 +100,7 @@ def torch_step(network, batch, forward_only, channels_last=False, compiled=False
         "ReLU": nn.ReLU, "Dropout": nn.Dropout, "Flatten": nn.Flatten,
     }
     net = nn.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"])).to(device)
-    x, labels = (torch.from_numpy(numbers).to(device) for numbers in numbers_for(network, batch))
+    x, labels = (torch.from_numpy(array).to(device) for array in random_batch(network, batch))
     if channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -122,13 +121,13 @@ def torch_step(network, batch, forward_only, channels_last=False, compiled=False
 
 
 def jax_step(network, batch, forward_only):
-    """The same in JAX, compiled; without dropout (its random numbers would be counted against it)."""
+    """The same in JAX, compiled; without dropout, so that its random number generator is not timed."""
     import jax
     import jax.numpy as jnp
     import numpy as np
     rng = np.random.default_rng(0)
 
-    def first(kind, numbers):
+    def init(kind, numbers):
         if kind == "Conv2d":
             shape = (numbers["outputs"], numbers["inputs"] // numbers["groups"], numbers["kernel"], numbers["kernel"])
         elif kind == "Linear":
@@ -137,14 +136,14 @@ def jax_step(network, batch, forward_only):
             return None
         return jnp.asarray(0.01 * rng.standard_normal(shape, dtype=np.float32)), jnp.zeros(shape[0], jnp.float32)
 
-    parameters = [first(*layer) for layer in network["layers"]]
-    x, labels = map(jnp.asarray, numbers_for(network, batch))
+    parameters = [init(*layer) for layer in network["layers"]]
+    x, labels = map(jnp.asarray, random_batch(network, batch))
 
     def forward(parameters, x):
         for (kind, numbers), p in zip(network["layers"], parameters):       # noqa: B905 (other environments may be older)
             if kind == "Conv2d":
-                around = [(numbers["padding"],) * 2] * 2
-                x = jax.lax.conv_general_dilated(x, p[0], (numbers["stride"],) * 2, around, feature_group_count=numbers["groups"])
+                padding = [(numbers["padding"],) * 2] * 2
+                x = jax.lax.conv_general_dilated(x, p[0], (numbers["stride"],) * 2, padding, feature_group_count=numbers["groups"])
                 x = x + p[1][:, None, None]
             elif kind == "Linear":
                 x = x @ p[0].T + p[1]
@@ -197,7 +196,7 @@ def chainer_step(network, batch, forward_only):
         "ReLU": lambda: F.relu, "Dropout": lambda: F.dropout, "Flatten": lambda: lambda x: F.reshape(x, (len(x), -1)),
     }
     net = chainer.Sequential(*(build[kind](**numbers) for kind, numbers in network["layers"]))
-    images, labels = numbers_for(network, batch)
+    images, labels = random_batch(network, batch)
     labels = labels.astype(np.int32)
     optimizer = chainer.optimizers.MomentumSGD(1e-3, 0.9).setup(net)
     optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(5e-4))
@@ -215,7 +214,7 @@ def chainer_step(network, batch, forward_only):
 
 
 def dezero_step(network, batch, forward_only):
-    """The same in DeZero, without LRN, which it has not; nor has it groups."""
+    """The same in DeZero, which has neither LRN nor groups: without LRN."""
     import dezero
     import numpy as np
     from dezero import functions as F
@@ -235,17 +234,17 @@ def dezero_step(network, batch, forward_only):
     class Net(dezero.Model):
         def __init__(self):
             super().__init__()
-            self.parts = [build[kind](**numbers) for kind, numbers in network["layers"]]
-            for i, part in enumerate(self.parts):
-                setattr(self, f"part{i}", part)
+            self.modules = [build[kind](**numbers) for kind, numbers in network["layers"]]
+            for i, module in enumerate(self.modules):
+                setattr(self, f"module{i}", module)
 
         def forward(self, x):
-            for part in self.parts:
-                x = part(x)
+            for module in self.modules:
+                x = module(x)
             return x
 
     net = Net()
-    images, labels = numbers_for(network, batch)
+    images, labels = random_batch(network, batch)
     optimizer = MomentumSGD(1e-3, 0.9).setup(net)
     optimizer.add_hook(WeightDecay(5e-4))
 
@@ -273,7 +272,7 @@ CONTENDERS = {
 
 
 def contend(name, batch, forward_only, threads):
-    """In a process of its own: read the network, get ready, then for each line on standard input run one step and say how long it took."""
+    """In its own process: read the network, warm up, then for each line on standard input run one step and print [seconds, bytes]."""
     network = json.loads(sys.stdin.readline())
     if threads:
         os.environ["MINICNN_THREADS"] = str(threads)
@@ -292,30 +291,30 @@ def contend(name, batch, forward_only, threads):
 
 
 def peak_memory():
-    """The most memory this process has held, in bytes."""
+    """The peak resident memory of this process, in bytes."""
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None):
-    """Alternate between the contenders; name -> {"seconds": [...], "peak_memory": ..., "versions": ...}."""
+    """Alternate between the contenders. Returns {name: {"seconds": [...], "peak_memory": bytes, "versions": {...}}}."""
     command = [__file__, "--batch", str(batch), *(["--forward"] if forward_only else []), *(["--threads", str(threads)] if threads else [])]
     network = json.dumps(describe(arch))
     running, results = {}, {}
     with contextlib.ExitStack() as files:
         for name in names:
-            # what it complains about goes to a file: a pipe that nobody empties would stop a talkative peer
-            words = files.enter_context(tempfile.TemporaryFile("w+"))
+            # standard error goes to a file: a full pipe that is not read would block the process
+            errors = files.enter_context(tempfile.TemporaryFile("w+"))
             process = subprocess.Popen([(pythons or {}).get(name, sys.executable), *command, "--contender", name],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True)
-            with contextlib.suppress(BrokenPipeError):          # it may be gone already; then it has said why
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+            with contextlib.suppress(BrokenPipeError):          # it may have exited already; then the reason is in `errors`
                 process.stdin.write(network + "\n")
                 process.stdin.flush()
             ready = process.stdout.readline()
             if not ready:
                 process.communicate()
-                words.seek(0)
-                print(f"{name}: not here ({(words.read().splitlines() or ['it ended without a word'])[-1]})")
+                errors.seek(0)
+                print(f"{name}: skipped ({(errors.read().splitlines() or ['it exited without an error message'])[-1]})")
                 continue
             running[name], results[name] = process, {"seconds": [], "versions": json.loads(ready)}
         for _ in range(rounds):
@@ -326,14 +325,14 @@ def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None
                 results[name]["seconds"].append(seconds)
                 results[name]["peak_memory"] = memory
         for process in running.values():
-            process.communicate()           # no more input: it ends
+            process.communicate()           # closes its input, so it exits
     return results
 
 
 @functools.cache
 def multiply_adds(arch):
-    """Of one image, forward: in all, and in the first layer."""
-    from alexnet import alexnet, input_size
+    """The multiply-adds of one image, forward: of the network, and of its first layer."""
+    from minicnn.examples.alexnet import alexnet, input_size
 
     import minicnn as mc
     layers = mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch)))
@@ -341,10 +340,10 @@ def multiply_adds(arch):
 
 
 def table(results, arch, batch, forward_only, decimals=0):
-    """The comparison as Markdown lines, with as many decimals of a millisecond."""
-    in_all, first = multiply_adds(arch)
-    operations = 2 * batch * in_all
-    if not forward_only:            # backward does each product twice, except the input gradient of the first layer
+    """The comparison as lines of a Markdown table, with this many decimals of a millisecond."""
+    total, first = multiply_adds(arch)
+    operations = 2 * batch * total
+    if not forward_only:            # backward has two products for each of forward, but the first layer needs no input gradient
         operations = 3 * operations - 2 * batch * first
     base = statistics.median(results["torch"]["seconds"]) if "torch" in results else None
     lines = ["| | ms | images/s | effective GFLOP/s | peak memory, GB | times PyTorch's speed |", "|---|---|---|---|---|---|"]
@@ -358,7 +357,7 @@ def table(results, arch, batch, forward_only, decimals=0):
 
 
 def machine():
-    """What this was measured on."""
+    """The machine, for the results."""
     name = platform.processor() or platform.machine()
     if pathlib.Path("/proc/cpuinfo").exists():
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -373,10 +372,10 @@ def main():
     parser.add_argument("--arch", default="one-tower")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--forward", action="store_true", help="only the forward pass, without gradients")
-    parser.add_argument("--peers", default="torch,torch-channels-last", help=f"of {', '.join(list(CONTENDERS)[1:])}")
+    parser.add_argument("--peers", default="torch,torch-channels-last", help=f"comma-separated, of {', '.join(list(CONTENDERS)[1:])}")
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="the interpreter that has this peer installed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="for all contenders; default: every core")
+    parser.add_argument("--threads", type=int, help="for all contenders (default: all cores)")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "cpu-step.json")
     args = parser.parse_args()

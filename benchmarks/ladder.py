@@ -1,38 +1,35 @@
-"""From loops to the fast form, one step at a time: why was each step taken, and what did it bring?
+"""From plain loops to the fast form, one optimisation at a time: the reason for each, and the speed it gained.
 
     python benchmarks/ladder.py conv2d | max_pool2d | local_response_norm   [--batch 16] [--out FILE]
 
-Every rung computes the same thing, forward, at the size it has in AlexNet; each is checked against the rung before, and its
-error against float64 is told. Beside the speed stands this machine's measured peak: for convolution that of a large matrix
-product, in GFLOP/s (2 for each multiply-add of the definition, so Winograd's may exceed the peak); for the others that of
-copying memory, in GB/s (x read once, y written once).
+Every rung computes the same op, forward, at its size in AlexNet; each is checked against the previous rung, and its error against
+float64 is printed. Speeds are compared with this machine's measured peak: for convolution that of a large matrix product, in
+GFLOP/s (2 per multiply-add of the definition, so Winograd may exceed the peak); for the other ops that of copying memory, in GB/s
+(x read once, y written once).
 """
 
 import argparse
 import json
 import pathlib
 import statistics
-import sys
 import time
 
 import numpy as np
 import threadpoolctl
 from alexnet_step import machine
 
-from minicnn import parallel
-from minicnn.ops import winograd
+from minicnn.backend import threads
+from minicnn.ops.conv2d import winograd
+from minicnn.ops.conv2d.im2col import im2col, sliding_windows
+from minicnn.ops.conv2d.op import correlate
 from minicnn.ops.layout import nchw, nhwc, padded
 from minicnn.ops.local_response_norm import LocalResponseNorm, channel_window_sum
 from minicnn.ops.max_pool2d import MaxPool2d
-from minicnn.ops.windows import im2col, windows
-
-conv = sys.modules["minicnn.ops.conv2d"]        # the module; minicnn.ops.conv2d is the function
-
 
 # conv2d: conv2 of AlexNet, 96 channels of 27 x 27, 256 filters of 5 x 5, padding 2. x (N, H, W, C), w (O, 5, 5, C)
 
 def conv_loops(x, w):
-    """The definition, word for word. Only the first output row of the first image: the rest would take hours."""
+    """The definition. Only the first output row of the first image: the rest would take hours."""
     W, C, O = *x.shape[2:], len(w)
     image = padded(x[:1], 2, 2)[0]
     y = np.zeros((1, 1, W, O), x.dtype)
@@ -48,7 +45,7 @@ def conv_loops(x, w):
 
 
 def conv_textbook(x, w):
-    """im2col over the whole batch with channels first: (N*OH*OW, C*5*5), one product. Copies five floats at a time."""
+    """im2col over the whole batch with channels first: (N*OH*OW, C*5*5), one matrix product. Copies runs of 5 floats."""
     N, H, W, C = x.shape
     planes = np.ascontiguousarray(padded(x, 2, 2).transpose(0, 3, 1, 2))
     n, c, h, v = planes.strides
@@ -57,13 +54,13 @@ def conv_textbook(x, w):
 
 
 def conv_channels_last(x, w):
-    """The same with channels last: copies 5*96 floats at a time. The columns of the batch still go through main memory."""
+    """The same with channels last: copies runs of 5*96 floats. The columns of the batch still go through main memory."""
     return (im2col(x, (5, 5), (1, 1), (2, 2)) @ w.reshape(len(w), -1).T).reshape(*x.shape[:3], -1)
 
 
 def conv_blocked(x, w):
-    """One image at a time, each core its own, so that copies run in parallel too and columns stay in the cache."""
-    return conv.correlate(x, w, None, (1, 1), (2, 2), 1, "im2col")
+    """One image at a time on each core, so that copies are parallel too and the columns stay in the cache."""
+    return correlate(x, w, None, (1, 1), (2, 2), 1, "im2col")
 
 
 def conv_winograd(x, w):
@@ -86,23 +83,23 @@ def pool_loops(x):
 
 
 def pool_vectorised(x):
-    """All windows as a view, and the maximum over its two window axes."""
-    return windows(x, (3, 3), (2, 2)).max(axis=(3, 4))
+    """All windows as a strided view, and the maximum over its two window axes."""
+    return sliding_windows(x, (3, 3), (2, 2)).max(axis=(3, 4))
 
 
-def pool_places(x):
-    """Nine maxima of whole arrays, one for each place in the window: long inner loops."""
+def pool_taps(x):
+    """Element-wise maxima of nine whole arrays, one for each position in the window: long inner loops."""
     OH, OW = (x.shape[1] - 3) // 2 + 1, (x.shape[2] - 3) // 2 + 1
     y = None
     for p in range(3):
         for q in range(3):
-            place = x[:, p:p + 2 * OH - 1:2, q:q + 2 * OW - 1:2]
-            y = place.copy() if y is None else np.maximum(y, place, out=y)
+            tap = x[:, p:p + 2 * OH - 1:2, q:q + 2 * OW - 1:2]
+            y = tap.copy() if y is None else np.maximum(y, tap, out=y)
     return y
 
 
 def pool_blocked(x):
-    """Rows, then columns (5 maxima instead of 8), a block of images at a time on each core; keeps the winners for backward too."""
+    """Separable: maxima down the window, then across, a block of images at a time on each core; saves the argmax for backward too."""
     return nhwc(MaxPool2d((3, 3), (2, 2)).forward(nchw(x))[0])
 
 
@@ -121,7 +118,7 @@ def lrn_loops(x):
 
 
 def lrn_vectorised(x):
-    """Shifted additions of whole arrays, and the power function."""
+    """Sums of shifted whole arrays, and the power function."""
     s = x * x
     total = s.copy()
     for d in (1, 2):
@@ -131,26 +128,26 @@ def lrn_vectorised(x):
 
 
 def lrn_roots(x):
-    """The window sum as a product with a band of ones, and s^(-3/4) by two square roots instead of the power function."""
+    """The window sum as a matrix product with a band matrix, and s^(-3/4) by two square roots instead of the power function."""
     s = 2.0 + 1e-4 * channel_window_sum((x * x).reshape(-1, x.shape[3]), 2).reshape(x.shape)
     root = np.sqrt(s)
     return x / (root * np.sqrt(root))
 
 
 def lrn_blocked(x):
-    """The same, a block of images at a time on each core: all steps find their numbers in the cache."""
+    """The same, a block of images at a time on each core: intermediate results stay in the cache."""
     return nhwc(LocalResponseNorm().forward(nchw(x))[0])
 
 
 LADDERS = {
     "conv2d": ([conv_loops, conv_textbook, conv_channels_last, conv_blocked, conv_winograd], (27, 27, 96)),
-    "max_pool2d": ([pool_loops, pool_vectorised, pool_places, pool_blocked], (55, 55, 96)),
+    "max_pool2d": ([pool_loops, pool_vectorised, pool_taps, pool_blocked], (55, 55, 96)),
     "local_response_norm": ([lrn_loops, lrn_vectorised, lrn_roots, lrn_blocked], (55, 55, 96)),
 }
 
 
 def climb(op, batch, rounds=5):
-    """Time and check every rung; a list of dicts."""
+    """Time and check every rung; returns a list of dicts, one for each rung."""
     rungs, shape = LADDERS[op]
     rng = np.random.default_rng(0)
     x = np.maximum(rng.standard_normal((batch, *shape), dtype=np.float32), 0 if op == "max_pool2d" else -9)
@@ -161,12 +158,12 @@ def climb(op, batch, rounds=5):
         y = rung(*inputs)
         common = tuple(slice(0, min(a, b)) for a, b in zip(y.shape, exact.shape, strict=True))
         error = float(np.abs(y[common] - exact[common]).max() / np.abs(exact).max())
-        if before is not None:          # the loops made only a part
+        if before is not None:          # the loops computed only a part
             part = tuple(slice(0, s) for s in before.shape)
             np.testing.assert_allclose(y[part], before, rtol=0, atol=1e-4 * np.abs(exact).max())
         before = y
         seconds = statistics.median(timed(rung, inputs) for _ in range(1 if rung is rungs[0] else rounds))
-        whole = seconds * (batch * exact[0].size / y.size)          # what the loops left out, scaled up
+        whole = seconds * (batch * exact[0].size / y.size)          # extrapolated where the loops computed only a part
         work = 2e-9 * batch * exact[0].size * 2400 if op == "conv2d" else 1e-9 * (x.nbytes + batch * exact[0].size * 4)
         steps.append({"rung": rung.__name__, "why": rung.__doc__, "ms": 1e3 * whole, "speed": work / whole, "error": error,
                       "scaled_up": rung is rungs[0]})
@@ -180,13 +177,13 @@ def timed(f, inputs):
 
 
 def peaks():
-    """GFLOP/s of a large matrix product on every core, GB/s of copying a large array."""
+    """GFLOP/s of a large matrix product on all cores, GB/s of copying a large array."""
     a = np.random.default_rng(0).standard_normal((1536, 1536), dtype=np.float32)
     source, target = np.ones(1 << 26, np.float32), np.empty(1 << 26, np.float32)
-    gemm = min(timed(parallel.matmul, [a, a]) for _ in range(7))
+    gemm = min(timed(threads.matmul, [a, a]) for _ in range(7))
 
     def copy():
-        parallel.over_batch(lambda n: np.copyto(target.reshape(64, -1)[n], source.reshape(64, -1)[n]), source.reshape(64, -1), 1 << 20)
+        threads.over_batch(lambda n: np.copyto(target.reshape(64, -1)[n], source.reshape(64, -1)[n]), source.reshape(64, -1), 1 << 20)
 
     return 2e-9 * 1536 ** 3 / gemm, 1e-9 * 2 * source.nbytes / min(timed(copy, []) for _ in range(5))
 
@@ -200,21 +197,22 @@ def main():
     gemm, copy = peaks()
     unit, peak = ("GFLOP/s", gemm) if args.op == "conv2d" else ("GB/s", copy)
     steps = climb(args.op, args.batch)
-    print(f"{args.op}, batch {args.batch}, float32, {parallel.threads()} threads; peak of this machine: {peak:.0f} {unit}\n")
-    print(f"| | ms | times the rung before | {unit} | error |\n|---|---|---|---|---|")
+    print(f"{args.op}, batch {args.batch}, float32, {threads.num_threads()} threads; peak of this machine: {peak:.0f} {unit}\n")
+    print(f"| | ms | times the previous rung | {unit} | error |\n|---|---|---|---|---|")
     for i, s in enumerate(steps):
         gain = f"{steps[i - 1]['ms'] / s['ms']:,.1f}" if i else ""
-        print(f"| {s['rung']}{' (scaled up)' if s['scaled_up'] else ''} | {s['ms']:,.1f} | {gain} | {s['speed']:.3g} | {s['error']:.0e} |")
+        rung = s["rung"] + (" (extrapolated)" if s["scaled_up"] else "")
+        print(f"| {rung} | {s['ms']:,.1f} | {gain} | {s['speed']:.3g} | {s['error']:.0e} |")
     print()
     for s in steps:
         print(f"{s['rung']}: {s['why']}")
     if args.out:
         everything = json.loads(args.out.read_text()) if args.out.exists() else {}
-        everything[args.op] = {"machine": machine(), "batch": args.batch, "threads": parallel.threads(), "peak": {unit: peak},
+        everything[args.op] = {"machine": machine(), "batch": args.batch, "threads": threads.num_threads(), "peak": {unit: peak},
                                "steps": steps}
         args.out.write_text(json.dumps(everything, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    with threadpoolctl.threadpool_limits(parallel.threads(), user_api="blas"):
+    with threadpoolctl.threadpool_limits(threads.num_threads(), user_api="blas"):
         main()

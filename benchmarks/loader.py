@@ -1,13 +1,13 @@
-"""How many photographs a second reach the network, beside torchvision on the same files and the same cores?
+"""Benchmark of the input pipeline: images per second, compared with torchvision on the same files and cores.
 
     python benchmarks/loader.py [--images 1000] [--workers 2] [--rounds 5] [--peers torchvision] [--python torchvision=OTHER/bin/python]
 
-The files are JPEGs of about 500 x 375 pixels in four class folders, cut out of the photographs that come with minicnn. All
-contenders decode each file, scale its shorter side to 256, cut 227 x 227 pixels out of it anywhere, mirror every other one, take off
-a mean, and put batches of 128 together as float32; minicnn also shifts the colours by PCA, which torchvision cannot. "packed" reads
-a set that was packed beforehand (minicnn data pack). Timed: an epoch, from the first batch asked for to the last one there, with
-worker processes that are running already. Rounds alternate between the contenders; told are medians. Also told: how much memory
-reading 100,000 packed images takes.
+The files are JPEGs of about 500 x 375 pixels in four class folders, cropped from the photographs that come with minicnn. Every
+contender decodes each file, resizes its shorter side to 256, takes a random crop of 227 x 227 pixels, flips it at random, subtracts
+a mean, and collates batches of 128 as float32; minicnn also applies PCA colour augmentation, which torchvision does not have. "packed"
+reads a set that was packed beforehand (minicnn data pack). Timed: an epoch, from the request for the first batch to the arrival of the
+last, with worker processes that are already running. Rounds alternate between the contenders; medians are reported. Also measured: the
+memory after reading 100,000 packed images.
 """
 
 import argparse
@@ -24,36 +24,36 @@ SIDE, SHORTER, BATCH = 227, 256, 128
 
 
 def make_folder(root, count):
-    """`count` JPEGs in root/<class>/, each another piece of one of the photographs; the same ones at each call."""
+    """Write `count` JPEGs to root/<class>/, random crops of the photographs; the same ones at every call."""
     import numpy as np
     from PIL import Image
 
     from minicnn.data import photos
-    rng, pictures = np.random.default_rng(0), [Image.fromarray(array) for _, array in photos()]
+    rng, sources = np.random.default_rng(0), [Image.fromarray(array) for _, array in photos()]
     for i in range(count):
-        picture, part = pictures[int(rng.integers(len(pictures)))], rng.uniform(0.5, 1)
+        source, scale = sources[int(rng.integers(len(sources)))], rng.uniform(0.5, 1)
         width, height = (500, 375) if i % 4 else (375, 500)
-        w, h = part * picture.width, part * picture.height
-        x, y = rng.uniform(0, picture.width - w), rng.uniform(0, picture.height - h)
+        w, h = scale * source.width, scale * source.height
+        x, y = rng.uniform(0, source.width - w), rng.uniform(0, source.height - h)
         path = root / f"class{i % 4}" / f"{i:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.resize((width, height), box=(x, y, x + w, y + h)).save(path, quality=90)
+        source.resize((width, height), box=(x, y, x + w, y + h)).save(path, quality=90)
 
 
 def minicnn_epochs(folder, workers):
-    """A function that reads epoch e of the files and returns how many images there were; and the versions that matter."""
+    """(a function that reads epoch e of the files and returns the number of images, the versions of the libraries)."""
     import numpy as np
     import PIL
 
-    from minicnn.data import DataLoader, ImageFolder, packed, transforms
-    dataset = packed.Packed(folder) if (pathlib.Path(folder) / "minicnn-pack.json").exists() else ImageFolder(folder)
-    colour = transforms.PCAColour([[5000, 4500, 4000], [4500, 4800, 4400], [4000, 4400, 5000]])
-    loader = DataLoader(dataset, BATCH, transforms.paper_train(SIDE, mean=120.0, colour=colour), shuffle=True, seed=0, workers=workers)
+    from minicnn.data import DataLoader, ImageFolder, shards, transforms
+    dataset = shards.Packed(folder) if (pathlib.Path(folder) / "minicnn-pack.json").exists() else ImageFolder(folder)
+    color = transforms.PCAColorJitter([[5000, 4500, 4000], [4500, 4800, 4400], [4000, 4400, 5000]])
+    loader = DataLoader(dataset, BATCH, transforms.alexnet_train(SIDE, mean=120.0, color=color), shuffle=True, seed=0, workers=workers)
     return lambda e: sum(len(labels) for _, labels in loader.epoch(e)), {"numpy": np.__version__, "pillow": PIL.__version__}
 
 
 def torchvision_epochs(folder, workers):
-    """The same with torchvision's ImageFolder and PyTorch's DataLoader, as their documentation says."""
+    """The same with torchvision's ImageFolder and PyTorch's DataLoader, used as documented."""
     import PIL
     import torch
     without_compiled_ops(torch)
@@ -68,7 +68,7 @@ def torchvision_epochs(folder, workers):
 
 
 def without_compiled_ops(torch):
-    """Let torchvision be imported beside a CPU build of PyTorch: its compiled detection ops, which nothing here uses, want CUDA."""
+    """Make torchvision importable beside a CPU build of PyTorch: its compiled detection ops, which are not used here, need CUDA."""
     register = torch.library.register_fake
     torch.library.register_fake = lambda name, *args, **kwargs: ((lambda f: f) if str(name).startswith("torchvision::")
                                                                  else register(name, *args, **kwargs))
@@ -79,9 +79,9 @@ CONTENDERS = {"minicnn": minicnn_epochs, "minicnn, packed as JPEG": minicnn_epoc
 
 
 def contend(name, folder, workers):
-    """What a contender's process does: an epoch for each line on its input."""
+    """The main function of a contender's process: read an epoch for each line on stdin."""
     epoch, versions = CONTENDERS[name](folder, workers)
-    epoch(0)                                # workers are running from here on, and the files are in the system's cache
+    epoch(0)                                # from here on, workers are running and the files are in the page cache
     print(json.dumps(versions), flush=True)
     for number, _ in enumerate(sys.stdin, 1):
         start = time.perf_counter()
@@ -90,13 +90,13 @@ def contend(name, folder, workers):
 
 
 def resident():
-    """Bytes of memory this process occupies now, without what it shares with files."""
+    """The resident memory of this process in bytes, without file mappings."""
     status = pathlib.Path("/proc/self/status")
     return int(status.read_text().partition("RssAnon:")[2].split()[0]) * 1024 if status.exists() else None
 
 
 def memory_of_a_long_epoch(folder, images, workers):
-    """Bytes occupied after a tenth of `images`, and at the end, of reading a packed set over and over."""
+    """Resident memory while a packed set is read repeatedly: after a tenth of `images`, and at the end."""
     epoch, _ = minicnn_epochs(folder, workers)
     seen, early, number = 0, None, 0
     while seen < images:
@@ -110,10 +110,10 @@ def main():
     sys.path.insert(0, str(HERE))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--workers", type=int, help="default: one for each core")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default="torchvision")
-    parser.add_argument("--long", type=int, default=100_000, help="images of the epoch whose memory is watched; 0: leave it out")
+    parser.add_argument("--long", type=int, default=100_000, help="number of images to read in the measurement of memory; 0: skip it")
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="the interpreter that has this peer installed")
     parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "loader.json")
@@ -123,9 +123,9 @@ def main():
 
     from alexnet_step import machine
 
-    from minicnn import parallel
-    from minicnn.data import ImageFolder, packed
-    workers = parallel.cores() if args.workers is None else args.workers
+    from minicnn.backend import threads
+    from minicnn.data import ImageFolder, shards
+    workers = threads.available_cores() if args.workers is None else args.workers
     pythons = dict(item.split("=", 1) for item in args.python)
     with tempfile.TemporaryDirectory() as temporary:
         files = pathlib.Path(temporary) / "files"
@@ -134,7 +134,7 @@ def main():
         packing = {}
         for kind in ("jpeg", "raw"):
             start = time.perf_counter()
-            packed.pack(ImageFolder(files), pathlib.Path(temporary) / kind, format=kind, progress=False)
+            shards.pack(ImageFolder(files), pathlib.Path(temporary) / kind, format=kind, progress=False)
             packing[kind] = round(args.images / (time.perf_counter() - start))
         names = [name for name in CONTENDERS if name.startswith("minicnn") or name in args.peers.split(",")]
         running, results = {}, {}
@@ -145,7 +145,7 @@ def main():
             if ready:
                 running[name], results[name] = process, {"images_per_s": [], "versions": json.loads(ready)}
             else:
-                print(f"{name}: not here")
+                print(f"{name}: not available")
         for _ in range(args.rounds):
             for name, process in running.items():
                 process.stdin.write("go\n")

@@ -1,30 +1,26 @@
-"""Does full-size AlexNet learn at all? One batch of 16 crops of photographs, 1000 classes, from ln(1000) towards 0.
+"""Can full-size AlexNet overfit one batch? 16 crops of photographs, 1000 classes; the loss should fall from ln(1000) towards 0.
 
-    python benchmarks/overfit_one_batch.py [--arch paper] [--init he] [--lr 0.01] [--steps 60] [--out FILE]
+    python benchmarks/overfit_one_batch.py [--arch paper] [--init kaiming] [--lr 0.01] [--max-steps 60] [--out FILE]
 
-The commonest complaint about replicas of AlexNet is a loss that stands at 6.9 = ln(1000), or NaN. Here is the smallest
-experiment that tells whether a network, an init and a learning rate can learn: a batch it should be able to know by heart.
+The most common complaint about reimplementations of AlexNet is a loss that stays at 6.9 = ln(1000), or NaN. This is the smallest
+experiment that shows whether a network can learn with an init and a learning rate.
 """
 
 import argparse
 import json
 import math
-import pathlib
 import platform
-import sys
 import time
 
 import numpy as np
+from minicnn.examples.alexnet import INITS, alexnet, input_size
 
 import minicnn as mc
 from minicnn.data.transforms import CenterCrop, RandomCrop, Resize
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
-from alexnet import alexnet, input_size
-
 
 def one_batch(side, seed=0):
-    """16 crops of the eight photographs that come with minicnn, two of each, (16, 3, side, side); 16 labels out of 1000."""
+    """The batch: two crops of each of minicnn's eight photographs, (16, 3, side, side) float32 of 0 to 255, and 16 of 1000 labels."""
     rng = np.random.default_rng(seed)
     crops = []
     for _, photo in mc.data.photos():
@@ -34,19 +30,19 @@ def one_batch(side, seed=0):
     return images.transpose(0, 3, 1, 2), rng.choice(1000, size=16, replace=False)
 
 
-def scaled(images, init):
-    """Minus the mean; for He's init also divided by the standard deviation (Gaussian 0.01 is made for 0 to 255)."""
+def scale_pixels(images, init):
+    """Subtract the mean; for the Kaiming init also divide by the standard deviation (the others are made for pixels of 0 to 255)."""
     images = images - images.mean(axis=(0, 2, 3), keepdims=True)
-    return images / images.std() if init == "he" else images
+    return images / images.std() if init == "kaiming" else images
 
 
 def overfit(arch, init, lr, steps, seed=0, goal=0.1, dropout=True, momentum=0.9, weight_decay=0.0005, report=print):
-    """Train on the one batch until the loss is below `goal` or the steps are over; the losses, one a step."""
+    """Train on the one batch until the loss is below `goal` or not finite, at most `steps` steps. Returns the loss of each step."""
     mc.seed(seed)
     images, labels = one_batch(input_size(arch))
-    x = mc.Tensor(scaled(images, init))
+    x = mc.Tensor(scale_pixels(images, init))
     model = alexnet(arch)
-    getattr(mc.init, init)(model)
+    INITS[init](model)
     model.train(dropout)
     optimizer = mc.optim.SGD(model.parameters(), lr, momentum, weight_decay)
     losses = []
@@ -67,22 +63,22 @@ def overfit(arch, init, lr, steps, seed=0, goal=0.1, dropout=True, momentum=0.9,
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="one-tower")
-    parser.add_argument("--init", default="he", choices=["he", "paper", "caffe"])
+    parser.add_argument("--init", default="kaiming", choices=list(INITS))
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--max-steps", type=int, default=100)
     parser.add_argument("--no-dropout", action="store_true")
-    parser.add_argument("--out", help="add the result to this JSON-lines file")
+    parser.add_argument("--out", help="append the result to this JSON-lines file")
     args = parser.parse_args()
     print(f"{args.arch}, init {args.init}, lr {args.lr}: the loss starts near ln(1000) = {math.log(1000):.3f}")
     began = time.perf_counter()
-    losses = overfit(args.arch, args.init, args.lr, args.steps, dropout=not args.no_dropout)
+    losses = overfit(args.arch, args.init, args.lr, args.max_steps, dropout=not args.no_dropout)
     seconds = time.perf_counter() - began
     print(f"{len(losses)} steps, {seconds:.0f} s: {losses[0]:.3f} -> {losses[-1]:.3f}")
     if args.out:
         with open(args.out, "a", encoding="utf-8") as file:
             record = {"arch": args.arch, "init": args.init, "lr": args.lr, "dropout": not args.no_dropout, "steps": len(losses),
                       "seconds": round(seconds, 1), "losses": [round(v, 4) for v in losses], "numpy": np.__version__,
-                      "python": platform.python_version(), "machine": platform.machine(), "threads": mc.parallel.threads()}
+                      "python": platform.python_version(), "machine": platform.machine(), "threads": mc.backend.threads.num_threads()}
             file.write(json.dumps(record) + "\n")
 
 

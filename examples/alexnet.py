@@ -1,19 +1,33 @@
-"""AlexNet, five times: as published, as usually taught, as in Caffe, as in torchvision, and small enough for small images.
+"""AlexNet in five variants: as published, as usually taught, as in Caffe, as in torchvision, and small enough for small images.
 
-    python examples/alexnet.py [variant]        prints the network as a table
+    python examples/alexnet.py [variant]       prints the network as a table
 
 Source: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012.
-What differs between the variants is all in the table VARIANTS and in the loop below it.
+All differences between the variants are in the table VARIANTS and in the loop below it.
 """
 
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from minicnn import summary
-from minicnn.nn import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential
+from minicnn.nn import (
+    AdaptiveAvgPool2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    Module,
+    ReLU,
+    Sequential,
+    init,
+)
 
-# The input side is 227 with no padding, or 224 with padding 2: both give the 55 x 55 of the paper. (The paper says 224;
-# its program rounded sizes up. A literal 224 without padding silently gives 54, and 49 million parameters.)
-VARIANTS = {
+# Images are 227 pixels wide without padding, or 224 with padding 2: both give the 55 x 55 of the paper. (The paper says 224;
+# its program rounded sizes up. 224 without padding gives 54 x 54 without any error, and 49 million parameters.)
+VARIANTS: dict[str, tuple[Any, ...]] = {
     #             filters of conv1 ... conv5      groups           conv1          fc6, fc7  input   LRN           dropout
     #                                                          kernel stride pad
     "paper":       ((96, 256, 384, 384, 256), (1, 2, 1, 2, 2), (11, 4, 0),     4096,     227, "before pool", "after"),
@@ -24,21 +38,27 @@ VARIANTS = {
 }
 
 
-def alexnet(variant="paper", num_classes=1000, in_channels=3, image_size=None, variants=VARIANTS):
-    """One of the variants, as a Sequential of named layers; it gives (N, num_classes) scores, not yet through softmax.
+def alexnet(variant: str = "paper", num_classes: int = 1000, in_channels: int = 3, image_size: int | None = None,
+            variants: Mapping[str, tuple[Any, ...]] = VARIANTS) -> Sequential:
+    """AlexNet: a Sequential of named layers from images (N, in_channels, image_size, image_size) to logits (N, num_classes).
 
     Args:
         variant: "paper" (two groups), "one-tower", "caffenet" (pool before LRN), "torchvision" (no LRN, average pool)
             or "mini" (the same sequence of ops for images of 28 to 64 pixels).
-        num_classes: outputs of fc8.   in_channels: 3 for colour, 1 for grey.
-        image_size: side of the square input; by default that of the variant.   variants: a table of your own.
+        num_classes: outputs of fc8.
+        in_channels: 3 for colour, 1 for grey.
+        image_size: width and height of the input in pixels; None: that of the variant.
+        variants: a table to use in place of VARIANTS.
+
+    The weights are those of the layers' constructors: initialise them with one of INITS.
+    Raises ValueError for an unknown variant and for an image size that it cannot take.
     """
     if variant not in variants:
-        raise ValueError(f"alexnet: variant is one of {', '.join(variants)}, not {variant!r}")
+        raise ValueError(f"alexnet: variant must be one of {', '.join(variants)}, got {variant!r}")
     filters, groups, (kernel, stride, pad), hidden, default_size, lrn, dropout = variants[variant]
     size = default_size if image_size is None else image_size
     if variant == "mini" and not 28 <= size <= 64:
-        raise ValueError(f"alexnet: mini is made for images of 28 to 64 pixels, not {size}; use another variant or another size")
+        raise ValueError(f"alexnet: image_size must be 28 to 64 for mini, got {size}; use another variant or another size")
 
     layers: dict[str, Module] = {}
     channels = in_channels
@@ -76,9 +96,41 @@ def alexnet(variant="paper", num_classes=1000, in_channels=3, image_size=None, v
     return Sequential(**layers)
 
 
-def input_size(variant):
-    """The side, in pixels, of the images a variant is made for."""
-    return VARIANTS[variant][4]
+def alexnet_paper_(model: Module) -> None:
+    """The paper's initialisation (AlexNet, section 5): weights N(0, 0.01^2); biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere."""
+    for layer, bias in zip(weight_layers("alexnet_paper_", model), (0, 1, 0, 1, 1, 1, 1, 0), strict=True):
+        init.normal_(layer.weight, 0.01)
+        init.constant_(layer.bias, bias)
+
+
+def alexnet_caffe_(model: Module) -> None:
+    """The initialisation of Caffe's bvlc_alexnet: the paper's, but biases 0.1 in place of 1, and N(0, 0.005^2) in fc6 and fc7.
+
+    Its authors found that initialising to 1 "gave flat loss". Source: models/bvlc_alexnet in the Caffe repository.
+    """
+    stds = (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01)
+    for layer, std, bias in zip(weight_layers("alexnet_caffe_", model), stds, (0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0), strict=True):
+        init.normal_(layer.weight, std)
+        init.constant_(layer.bias, bias)
+
+
+def weight_layers(init_name: str, model: Module) -> list[Any]:
+    """conv1 ... conv5, fc6, fc7, fc8; ValueError if the network is not of this form."""
+    layers = init.layers_with_weights(model)
+    if [layer.weight.ndim for layer in layers] != [4] * 5 + [2] * 3:
+        raise ValueError(f"{init_name}: the network must have AlexNet's five convolutions and three linear layers; "
+                         "for any other network use nn.init.kaiming_")
+    return layers
+
+
+# The choices of --init.
+INITS: dict[str, Callable[[Module], None]] = {"kaiming": init.kaiming_, "paper": alexnet_paper_, "caffe": alexnet_caffe_}
+
+
+def input_size(variant: str) -> int:
+    """Width and height, in pixels, of the images that a variant is made for."""
+    size: int = VARIANTS[variant][4]
+    return size
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The smallest complete training: images, a network, a loss, and over and over forward, backward, step; then a test.
+"""The smallest complete training: a data set, a network, a loss; then forward, backward and update, over and over; then a test.
 
     python examples/lenet_fashion.py
 
-The network has the form of LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) with ReLU and max-pooling: convolutions find
-small patterns, pooling forgets exactly where they were, and the linear layers decide which of ten garments has them.
+The network is LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) with ReLU and max-pooling: convolutions find small patterns,
+pooling forgets exactly where they were, and the linear layers decide which of ten garments has them.
 """
 
 import time
@@ -12,7 +12,7 @@ import minicnn as mc
 from minicnn.data import DataLoader, FashionMNIST, transforms
 from minicnn.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
-mc.seed(0)                          # first weights and the order of the images: the same in every run
+mc.seed(0)                          # initial weights and order of the images: the same in every run
 EPOCHS = 5
 
 train_set, test_set = FashionMNIST("train"), FashionMNIST("test")
@@ -28,25 +28,25 @@ network = Sequential(                                                           
     fc4=Linear(120, 84), relu4=ReLU(),
     fc5=Linear(84, 10))                                                         # (N, 10): a score for each class
 sgd = mc.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-schedule = mc.optim.StepLR(sgd, step_size=EPOCHS - 2, gamma=0.2)                # small steps at the end
+schedule = mc.optim.StepLR(sgd, step_size=EPOCHS - 2, gamma=0.2)                # smaller steps at the end
 
 
 def accuracy(batches):
     """The fraction of images whose highest score is that of their class."""
-    right = count = 0
-    with mc.no_grad():                                  # only looking: nothing is kept for a backward
+    correct = count = 0
+    with mc.no_grad():                                  # saves nothing for backward
         for x, labels in batches:
             scores = network(mc.Tensor(x)).numpy()      # (N, 10)
-            right += (scores.argmax(axis=1) == labels).sum()
+            correct += (scores.argmax(axis=1) == labels).sum()
             count += len(labels)
-    return right / count
+    return correct / count
 
 
 print(f"{sum(p.size for p in network.parameters()):,} parameters, {len(train_set):,} training images")
 start = time.perf_counter()
 for epoch in range(EPOCHS):
     total = 0.0
-    for x, labels in train.epoch(epoch):                # another order each epoch
+    for x, labels in train.epoch(epoch):                # another order in each epoch
         loss = mc.ops.cross_entropy(network(mc.Tensor(x)), labels)
         sgd.zero_grad()
         loss.backward()

@@ -1,6 +1,6 @@
-"""Backward must not leave a node before every gradient that flows into it has arrived: hence the topological order.
+"""Backward needs a topological order: a node may pass its gradient on only when all gradients that flow into it have arrived.
 
-A chain of n diamonds: each x is used twice, and the two uses meet again in the next x. So d(xn)/d(x0) = 5^n:
+The example is a chain of n diamonds: each x is used twice, and both uses are added to give the next x. So d(xn)/d(x0) = 5^n:
 
     x1 = 2*x0 + 3*x0        x2 = 2*x1 + 3*x1        ...
 """
@@ -11,36 +11,36 @@ import minicnn as mc
 
 
 class Node:
-    """A number that remembers what it was made from: pairs (source, d(this)/d(source))."""
+    """A node of the graph: a number, and what it was computed from, as pairs (source, d(this)/d(source))."""
 
-    def __init__(self, value, *made_from): self.value, self.made_from, self.grad, self.seen = value, made_from, 0.0, False
+    def __init__(self, value, *inputs): self.value, self.inputs, self.grad, self.seen = value, inputs, 0.0, False
     def __rmul__(self, c): return Node(c * self.value, (self, c))
     def __add__(self, other): return Node(self.value + other.value, (self, 1.0), (other, 1.0))
 
 
-# Three ways back from xn to x0. Each adds up gradients in .grad, and returns how many visits to nodes that took.
+# Three ways back from xn to x0. Each adds up gradients in .grad and returns the number of visits to nodes.
 def too_early(node, arrives=1.0):
-    """Depth first, each node once. Wrong: a node passes on what it has by then, and what arrives later stays with it."""
+    """Depth first, each node once. Wrong: a node passes on what has arrived so far, and nothing of what arrives later."""
     node.grad += arrives
     if node.seen: return 0
     node.seen = True
-    return 1 + sum(too_early(source, slope * node.grad) for source, slope in node.made_from)
+    return 1 + sum(too_early(source, slope * node.grad) for source, slope in node.inputs)
 
 def every_path(node, arrives=1.0):
-    """Whatever arrives is passed on at once, by itself. Right, but a node is visited once for each path that leads to it."""
+    """Each gradient is passed on separately as it arrives. Correct, but a node is visited once for each path that leads to it."""
     node.grad += arrives
-    return 1 + sum(every_path(source, slope * arrives) for source, slope in node.made_from)
+    return 1 + sum(every_path(source, slope * arrives) for source, slope in node.inputs)
 
 def in_order(root):
-    """Post-order lists a node after all it was made from; reversed, it comes after all made from it. Right, once each."""
+    """Post-order lists a node after its inputs; reversed, after everything that uses it. Correct, and one visit each."""
     order, root.grad = list(post_order(root)), 1.0
-    for node in reversed(order):                    # node.grad is complete: nobody left in the list adds to it
-        for source, slope in node.made_from: source.grad += slope * node.grad
+    for node in reversed(order):                    # node.grad is complete: no node left in the list adds to it
+        for source, slope in node.inputs: source.grad += slope * node.grad
     return len(order)
 
 def post_order(node):
     node.seen = True
-    for source, _ in node.made_from:
+    for source, _ in node.inputs:
         if not source.seen: yield from post_order(source)
     yield node
 
@@ -54,6 +54,6 @@ for n in (1, 2, 3, 4, 8, 16):
         x0 = Node(1.0)
         visits = walk(diamonds(x0, n))
         line += f"{x0.grad:13.0f} {visits:8} "
-    leaf = mc.Tensor(np.array(1.0), requires_grad=True)     # float64; its backward goes in order too, with a stack for any depth
+    leaf = mc.Tensor(np.array(1.0), requires_grad=True)     # float64; its backward uses this order too, with a stack for any depth
     diamonds(leaf, n).backward()
     print(f"{line}{leaf.grad:13.0f}")

@@ -1,80 +1,72 @@
-"""Everything needed to go on as if nothing had happened, in one file.
+"""Checkpoints: the whole state of a training run in one file, written atomically and verified when read.
 
-The file is a zip archive of .npy arrays, as numpy.savez writes it, plus one text, `tree.json`, that says what each
-array is and what it must look like. There is no pickle in it: loading runs no code. It is written under another name,
-forced to the disk, and only then given its own, so that a crash leaves either the old file or the new one, whole.
+The file is a zip archive of .npy arrays, as numpy.savez writes it, plus `tree.json`, which holds all other values and the name,
+shape and dtype of each array. There is no pickle in it: loading runs no code. It is written under a temporary name, flushed
+to the disk (fsync), and then renamed, so that a crash leaves either the old file or the new one, complete.
 """
 
+import contextlib
 import io
 import json
 import math
 import os
 import struct
 import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from minicnn.backend import is_array, to_device
+from minicnn.backend.arrays import is_array, to_device
 
 FORMAT = "minicnn checkpoint"
 VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """This file cannot be used as a checkpoint; the message says what is wrong with it."""
+    """The file is not a valid checkpoint; the message names it and says what is wrong."""
 
 
-def save_checkpoint(path, **contents):
-    """Write `contents` to `path`, all or nothing.
+def save_checkpoint(path: str | os.PathLike[str], **contents: Any) -> None:
+    """Write `contents` to the checkpoint `path` atomically.
 
     Args:
-        path: where; a file already there is replaced only once the new one is safely on the disk.
-        contents: what, by name: dicts and lists (nested), arrays (of either device), numbers, strings, booleans, None.
+        path: the file; an existing one is replaced only once the new one is safely on the disk.
+        contents: values by name: dicts and lists (nested), arrays (on either device), numbers, strings, booleans, None.
             For instance model=net.state_dict(), optimizer=sgd.state_dict(), random=minicnn.random.state(), step=1000.
 
-    Raises TypeError for anything else, naming it; OSError if the disk refuses (then the old file is untouched).
+    Raises TypeError, naming it, for a value of any other type; OSError if writing fails (then the old file is unchanged).
     """
     path = os.fspath(path)
     arrays: dict[str, np.ndarray] = {}
-    tree = {"format": FORMAT, "version": VERSION, "contents": to_tree(contents, "", arrays)}
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:     # a CRC of every member comes with it
-                archive.writestr(zipfile.ZipInfo("tree.json"), json.dumps(tree))        # without a date: the same contents, the same bytes
-                for name, array in arrays.items():
-                    with archive.open(name + ".npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    sync_folder(os.path.dirname(path) or ".")
+    tree = {"format": FORMAT, "version": VERSION, "contents": flatten(contents, "", arrays)}
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:      # zip stores a CRC of every member
+        archive.writestr(zipfile.ZipInfo("tree.json"), json.dumps(tree))        # ZipInfo without a date: same contents, same bytes
+        for name, array in arrays.items():
+            with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def load_checkpoint(path):
-    """What `save_checkpoint` was given, as a dict; arrays are NumPy arrays.
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents that `save_checkpoint` wrote, as a dict; arrays are NumPy arrays, tuples have become lists.
 
-    Raises FileNotFoundError, or CheckpointError that says what is wrong: not a checkpoint, cut short, damaged (every
+    Raises FileNotFoundError, or CheckpointError that says what is wrong: not a checkpoint, truncated, damaged (every
     byte of the contents is covered by a checksum), or of a newer version.
     """
     path = os.fspath(path)
     try:
-        file = open(path, "rb")             # noqa: SIM115 (a file that cannot be opened is no damaged file: this OSError is the reader's)
+        file = open(path, "rb")             # noqa: SIM115 (outside the try below: an OSError here does not mean a damaged file)
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {path}") from None
     try:
         with file:
-            size = check_end(file)
+            size = check_eocd(file)
             archive = zipfile.ZipFile(file)
             if any(m.compress_type != zipfile.ZIP_STORED or not m.compress_size == m.file_size <= size for m in archive.infolist()):
-                raise CheckpointError(f"{path}: damaged or foreign: it claims to hold more than the file does")
+                raise CheckpointError(f"{path}: damaged or foreign: its members claim to be larger than the file")
             names = archive.namelist()
             if len(names) > len(set(names)):
-                raise CheckpointError(f"{path}: damaged or foreign: two of its parts have one name")
+                raise CheckpointError(f"{path}: damaged or foreign: two members have the same name")
             if "tree.json" not in names:
                 raise CheckpointError(f"{path}: a zip archive, but not a minicnn checkpoint (it has no tree.json)")
             tree = json.loads(archive.read("tree.json"))
@@ -84,86 +76,109 @@ def load_checkpoint(path):
                 raise CheckpointError(f"{path}: written by a newer minicnn (format {tree['version']}, this one reads {VERSION}); "
                                       "upgrade minicnn to read it")
             unread = {name for name in names if name != "tree.json"}
-            contents = from_tree(tree["contents"], archive, unread)
+            contents = unflatten(tree["contents"], archive, unread)
             if not isinstance(contents, dict) or unread:
-                raise ValueError(f"parts that do not belong to it: {', '.join(sorted(unread))}")
+                raise ValueError(f"members that tree.json does not mention: {', '.join(sorted(unread))}")
             return contents
     except CheckpointError:
         raise
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: not a checkpoint, or one that is cut short or damaged ({error})") from error
-    except Exception as error:              # NumPy's and zipfile's readers meet any bytes there are, and raise whatever they stumble on
+        raise CheckpointError(f"{path}: not a checkpoint, or a truncated or damaged one ({error})") from error
+    except Exception as error:              # on arbitrary bytes, NumPy's and zipfile's readers raise errors of many types
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
-def check_end(file):
-    """The size of the file, whose last record says where the archive's directory is: right before it, so nothing is missing or too much."""
+def check_eocd(file: BinaryIO) -> int:
+    """Check that the zip archive ends with its end-of-central-directory record (EOCD), right after the directory; the file's size."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 22))
     record = file.read(22)
     if len(record) < 22 or record[:4] != b"PK\5\6":
-        raise zipfile.BadZipFile("the archive's last record is not at the end of the file")
+        raise zipfile.BadZipFile("the end-of-archive record is not at the end of the file")
     length, start = struct.unpack_from("<II", record, 12)
-    if 0xFFFFFFFF not in (length, start) and size - 22 - (start + length) not in (0, 20 + 56):      # 76: from 2 GB on, zip64's records
-        raise zipfile.BadZipFile("bytes are missing or too many")
+    if 0xFFFFFFFF not in (length, start) and size - 22 - (start + length) not in (0, 20 + 56):     # 76: zip64's records, from 2 GB on
+        raise zipfile.BadZipFile("bytes are missing or added")
     return size
 
 
-def to_tree(value, where, arrays):
-    """`value` as JSON can hold it; each array goes to `arrays`, and an entry that says what it is stays in its place."""
+def flatten(value: Any, where: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """`value` as a JSON tree; each array is added to `arrays`, and the tree has its name, shape and dtype instead.
+
+    `where` is the path of keys that leads to the value, such as "/model/conv1.weight".
+    """
     if is_array(value):
         name = where.strip("/") or "array"
         array = to_device(value, "cpu")
         if name in arrays:
-            raise TypeError(f"save_checkpoint: two arrays would both be called {name!r}; use keys without '/'")
+            raise TypeError(f"save_checkpoint: two arrays would have the same name {name!r}; use keys without '/'")
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"save_checkpoint: {name} has dtype {array.dtype}; arrays of numbers are wanted")
+            raise TypeError(f"save_checkpoint: {name} must be an array of numbers, got dtype {array.dtype}")
         arrays[name] = array
         return {"array": name, "shape": list(array.shape), "dtype": array.dtype.str}
     if isinstance(value, dict):
         if not all(isinstance(k, str) for k in value):
             raise TypeError(f"save_checkpoint: the keys of {where or 'the contents'} must be strings")
-        return {"dict": {k: to_tree(v, f"{where}/{k}", arrays) for k, v in value.items()}}
+        return {"dict": {k: flatten(v, f"{where}/{k}", arrays) for k, v in value.items()}}
     if isinstance(value, (list, tuple)):
-        return {"list": [to_tree(v, f"{where}/{i}", arrays) for i, v in enumerate(value)]}
+        return {"list": [flatten(v, f"{where}/{i}", arrays) for i, v in enumerate(value)]}
     if isinstance(value, (np.integer, np.floating, np.bool_)):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise TypeError(f"save_checkpoint: {where.strip('/')} is a {type(value).__name__}; "
-                    "numbers, strings, arrays, dicts and lists can be saved")
+    raise TypeError(f"save_checkpoint: {where.strip('/')} must be a number, string, array, dict or list, got {type(value).__name__}")
 
 
-def from_tree(node, archive, unread):
-    """The inverse of `to_tree`; takes the names of the arrays that it reads out of the set `unread`."""
-    [(kind, what)] = [(k, v) for k, v in node.items() if k not in ("shape", "dtype")]
+def unflatten(node: Any, archive: zipfile.ZipFile, unread: set[str]) -> Any:
+    """The inverse of `flatten`; removes the names of the members that it reads from `unread`."""
+    [(kind, value)] = [(k, v) for k, v in node.items() if k not in ("shape", "dtype")]
     if kind == "array":
-        unread.remove(what + ".npy")
-        return read_array(archive.read(what + ".npy"), what, node["shape"], node["dtype"])          # checks the CRC
+        unread.remove(value + ".npy")
+        return read_array(archive.read(value + ".npy"), value, node["shape"], node["dtype"])        # read() checks the CRC
     if kind == "dict":
-        return {k: from_tree(v, archive, unread) for k, v in what.items()}
+        return {k: unflatten(v, archive, unread) for k, v in value.items()}
     if kind == "list":
-        return [from_tree(v, archive, unread) for v in what]
-    if kind != "value" or not (what is None or isinstance(what, (bool, int, float, str))):
-        raise ValueError(f"{kind} {what!r:.50} is not something that was saved")
-    return what
+        return [unflatten(v, archive, unread) for v in value]
+    if kind != "value" or not (value is None or isinstance(value, (bool, int, float, str))):
+        raise ValueError(f"{kind} {value!r:.50} is not a valid entry of tree.json")
+    return value
 
 
-def read_array(data, name, shape, dtype):
-    """The array in the bytes of a .npy file. A header may claim anything: nothing is reserved before it agrees with the bytes there are."""
+def read_array(data: bytes, name: str, shape: list[int], dtype: str) -> np.ndarray[Any, Any]:
+    """The array in the bytes of a .npy file. The header is checked against tree.json and the bytes before any memory is allocated."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError(f"{name} is in another version of NumPy's format")
+        raise ValueError(f"{name}: unknown version of NumPy's format")
     found, columns_first, found_dtype = np.lib.format.read_array_header_1_0(file)
     if [*found] != shape or found_dtype.str != dtype or found_dtype.kind not in "fiub":
-        raise ValueError(f"{name} is {found_dtype} {found}, but {dtype} {shape} was written")
+        raise ValueError(f"{name} must be {dtype} {shape}, got {found_dtype.str} {[*found]}")
     if math.prod(found) * found_dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"{name} has {len(data) - file.tell()} bytes, not what {found_dtype} {found} takes")
+        raise ValueError(f"{name} has {len(data) - file.tell()} bytes, which does not fit {found_dtype} {[*found]}")
     return np.frombuffer(data, found_dtype, offset=file.tell()).reshape(found, order="F" if columns_first else "C").copy(order="A")
 
 
-def sync_folder(folder):
-    """Force a rename in `folder` to the disk, where the system can (Windows cannot)."""
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A context manager that gives a binary file to write to, and renames it to `path` when it is complete and on the disk.
+
+    After any exception `path` is unchanged and the temporary file is removed.
+    """
+    path = os.fspath(path)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    fsync_dir(os.path.dirname(path) or ".")
+
+
+def fsync_dir(folder: str) -> None:
+    """Flush a rename in `folder` to the disk, where the system supports it (Windows does not)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,175 +1,167 @@
-"""The same questions for every op: does forward obey its formula, and is backward its derivative?
+"""The test harness for ops: does forward match its formula, and is backward its derivative?
 
-A test file lists its op's cases, writes the formula as plain loops, and adds wrong backwards, each a mistake that one
-could make. `check_op` asks the questions. A check that never says no proves nothing, so every wrong backward must be
-refused, by the gradient check, and for what its backward does.
+A test file lists its op's cases, the formula as plain loops, and wrong backwards, each with a plausible mistake.
+`check_op` checks all of them. A check that never fails proves nothing, so every wrong backward must be rejected,
+by the gradient check, and because of its backward.
 
-A wrong backward is a subclass of the op whose docstring says what is mistaken. Where a mistake makes no difference in some
-cases (who ignores the stride is right when it is 1), its `shows(args, *inputs)` says in which it does; in the others it
-has to be invisible.
+A wrong backward is a subclass of the op whose docstring describes the mistake. If the mistake makes no difference in some
+cases (ignoring the stride is correct when it is 1), its `affects(args, *inputs)` says whether it does; if not, it
+must have no effect.
 """
 
 import contextlib
 
 import numpy as np
 
-from minicnn import GradcheckError, Tensor, gradcheck, parallel
-from minicnn.backend import to_device, xp_of
+from minicnn import GradcheckError, Tensor, gradcheck
+from minicnn.backend import threads
+from minicnn.backend.arrays import to_device, xp_of
+from minicnn.learn.cases import affects, cotangent
 
-EXACT = 1e-12           # float64, the same sum in another order; a fraction of the largest value
-SINGLE = 1e-5           # float32 against float64
+RTOL_FLOAT64 = 1e-12          # float64, the same sum in another order; a fraction of the largest value
+RTOL_FLOAT32 = 1e-5           # float32 against float64
 
 
 def check_op(op, args, inputs, naive, wrong=(), device="cpu"):
-    """Ask everything of one case; AssertionError says what is not so.
+    """Check everything about one case; AssertionError says what failed.
 
     Args:
         op: the Function class.
-        args: what its constructor takes.
+        args: the arguments of its constructor.
         inputs: float64 arrays, with no kink (a tie, a zero of relu) closer than the steps of the gradient check.
-        naive: naive(args, *inputs), the answer by explicit loops.
-        wrong: subclasses of `op` with a mistaken backward.
+        naive: naive(args, *inputs), the output by explicit loops.
+        wrong: subclasses of `op` with a wrong backward.
         device: where it runs. On the GPU the gradients are compared with those of the CPU, which are gradient-checked.
     """
     expected = naive(args, *inputs)
     g = cotangent(expected.shape)
-    here, g_here = [on(device, a) for a in inputs], on(device, g)
+    device_inputs, device_g = [on(device, a) for a in inputs], on(device, g)
 
-    y, gradients = run(op, args, here, g_here)
-    close("forward, against the loops", y, expected, EXACT)
+    y, gradients = run(op, args, device_inputs, device_g)
+    assert_close("forward, against the loops", y, expected, RTOL_FLOAT64)
     if device == "cpu":
         gradcheck(lambda *tensors: op(*args)(*tensors), inputs)
     else:
-        for i, (gx, wanted) in enumerate(zip(gradients, run(op, args, inputs, g)[1], strict=True)):
-            close(f"gradient of input {i}, against the CPU's", gx, wanted, EXACT)
+        for i, (gx, cpu_gx) in enumerate(zip(gradients, run(op, args, inputs, g)[1], strict=True)):
+            assert_close(f"gradient of input {i}, against the CPU's", gx, cpu_gx, RTOL_FLOAT64)
 
-    same_bits("a second time", run(op, args, here, g_here), (y, gradients))
-    check_single(op, args, here, g_here)
-    check_layouts(op, args, here, g_here, (y, gradients))
-    check_one_gradient_at_a_time(op, args, here, g_here, gradients)
-    check_threads(op, args, here, g_here, (y, gradients))
+    assert_bitwise_equal("in a second run", run(op, args, device_inputs, device_g), (y, gradients))
+    check_float32(op, args, device_inputs, device_g)
+    check_layouts(op, args, device_inputs, device_g, (y, gradients))
+    check_single_gradients(op, args, device_inputs, device_g, gradients)
+    check_threads(op, args, device_inputs, device_g, (y, gradients))
     if device == "cpu":
         for mistake in wrong:
-            check_mistake(mistake, op, args, inputs, expected, g)
+            check_wrong_backward(mistake, op, args, inputs, expected, g)
 
 
 def run(op, args, arrays, g, needs=None):
-    """Forward and backward once, as (answer, gradients). Neither may change the inputs, the answer or the cotangent."""
+    """Forward and backward once: (output, gradients). Neither may modify the inputs, the output or the cotangent.
+
+    `needs`: for each input, whether its gradient is required; by default all are.
+    """
     tensors = [Tensor(a, requires_grad=needs is None or needs[i]) for i, a in enumerate(arrays)]
     before = [np.array(on("cpu", a)) for a in (*arrays, g)]
     y = op(*args)(*tensors)
-    answer = y.data.copy()
-    for i, (a, was) in enumerate(zip(arrays, before[:-1], strict=True)):
-        if not np.array_equal(on("cpu", a), was):
-            raise AssertionError(f"{op.__name__}: forward changed input {i}")
+    output = y.data.copy()
+    for i, (a, original) in enumerate(zip(arrays, before[:-1], strict=True)):
+        if not np.array_equal(on("cpu", a), original):
+            raise AssertionError(f"{op.__name__}: forward modified input {i}")
     y.backward(g)
-    for name, a, was in zip([*(f"input {i}" for i in range(len(arrays))), "the cotangent", "the answer"],
-                            (*arrays, g, y.data), (*before, on("cpu", answer)), strict=True):
-        if not np.array_equal(on("cpu", a), was):
-            raise AssertionError(f"{op.__name__}: backward changed {name}")
-    return answer, [t.grad for t in tensors]
+    for name, a, original in zip([*(f"input {i}" for i in range(len(arrays))), "the cotangent", "the output"],
+                                 (*arrays, g, y.data), (*before, on("cpu", output)), strict=True):
+        if not np.array_equal(on("cpu", a), original):
+            raise AssertionError(f"{op.__name__}: backward modified {name}")
+    return output, [t.grad for t in tensors]
 
 
-def check_single(op, args, inputs, g):
-    """float32 stays float32, and says what float64 says about the same numbers."""
+def check_float32(op, args, inputs, g):
+    """float32 stays float32, and agrees with float64 for the same values."""
     singles, g = [a.astype("float32") for a in inputs], g.astype("float32")
     y, gradients = run(op, args, singles, g)
     y_double, doubles = run(op, args, [a.astype("float64") for a in singles], g.astype("float64"))
-    for what, single, double in zip(names(gradients), (y, *gradients), (y_double, *doubles), strict=True):
+    for name, single, double in zip(names(gradients), (y, *gradients), (y_double, *doubles), strict=True):
         if single.dtype != np.float32:
-            raise AssertionError(f"{what}: float32 became {single.dtype}")
-        close(f"{what}, float32 against float64", single.astype("float64"), double, SINGLE)
+            raise AssertionError(f"{name}: float32 became {single.dtype}")
+        assert_close(f"{name}, float32 against float64", single.astype("float64"), double, RTOL_FLOAT32)
 
 
-def check_layouts(op, args, inputs, g, wanted):
-    """How an array lies in memory changes nothing, neither for the inputs nor for the cotangent."""
-    for name, lay in LAYOUTS.items():
-        for g_name, lay_g in LAYOUTS.items():
-            y, gradients = run(op, args, [lay(a) for a in inputs], lay_g(g))
-            for what, got, want in zip(names(gradients), (y, *gradients), (wanted[0], *wanted[1]), strict=True):
-                close(f"{what}, for inputs {name} and a cotangent {g_name}", got, want, EXACT)
+def check_layouts(op, args, inputs, g, expected):
+    """The memory layout makes no difference, neither that of the inputs nor that of the cotangent."""
+    for layout, convert in LAYOUTS.items():
+        for g_layout, convert_g in LAYOUTS.items():
+            y, gradients = run(op, args, [convert(a) for a in inputs], convert_g(g))
+            for name, got, want in zip(names(gradients), (y, *gradients), (expected[0], *expected[1]), strict=True):
+                assert_close(f"{name}, for {layout} inputs and a {g_layout} cotangent", got, want, RTOL_FLOAT64)
     xp = xp_of(g)
-    repeated = xp.broadcast_to(xp.ones((), g.dtype), g.shape)           # what the backward of a sum hands on
-    for i, (got, want) in enumerate(zip(run(op, args, inputs, repeated)[1], run(op, args, inputs, xp.ones_like(g))[1], strict=True)):
-        close(f"gradient of input {i}, for a cotangent that is one number repeated", got, want, EXACT)
+    broadcast = xp.broadcast_to(xp.ones((), g.dtype), g.shape)          # as the backward of a sum returns
+    for i, (got, want) in enumerate(zip(run(op, args, inputs, broadcast)[1], run(op, args, inputs, xp.ones_like(g))[1], strict=True)):
+        assert_close(f"gradient of input {i}, for a broadcast cotangent", got, want, RTOL_FLOAT64)
 
 
-def check_one_gradient_at_a_time(op, args, inputs, g, wanted):
-    """An input's gradient is the same when nobody wants the others."""
+def check_single_gradients(op, args, inputs, g, expected):
+    """The gradient of an input is the same when it is the only one required."""
     for i in range(len(inputs)):
         needs = [j == i for j in range(len(inputs))]
         gradients = run(op, args, inputs, g, needs)[1]
-        close(f"gradient of input {i}, asked for alone", gradients[i], wanted[i], EXACT)
+        assert_close(f"gradient of input {i}, when only it is required", gradients[i], expected[i], RTOL_FLOAT64)
 
 
-def check_threads(op, args, inputs, g, wanted):
-    """With each image a block of its own, one thread and two give the same bits, and the answer is still right."""
+def check_threads(op, args, inputs, g, expected):
+    """With blocks of one image, one thread and two give the same bits, and the output is still correct."""
     with small_blocks():
-        with threads(1):
-            alone = run(op, args, inputs, g)
-        with threads(2):
-            together = run(op, args, inputs, g)
-    same_bits("on two threads", together, alone)
-    for what, got, want in zip(names(wanted[1]), (alone[0], *alone[1]), (wanted[0], *wanted[1]), strict=True):
-        close(f"{what}, in blocks of one image", got, want, EXACT)
+        with use_threads(1):
+            one = run(op, args, inputs, g)
+        with use_threads(2):
+            two = run(op, args, inputs, g)
+    assert_bitwise_equal("on two threads", two, one)
+    for name, got, want in zip(names(expected[1]), (one[0], *one[1]), (expected[0], *expected[1]), strict=True):
+        assert_close(f"{name}, in blocks of one image", got, want, RTOL_FLOAT64)
 
 
-def check_mistake(mistake, op, args, inputs, expected, g):
-    """The gradient check refuses this wrong backward; the place where it was worst is returned."""
+def check_wrong_backward(mistake, op, args, inputs, expected, g):
+    """The gradient check rejects this wrong backward, if it affects this case; returns the worst entry, or None."""
     name = mistake.__name__
     if not issubclass(mistake, op) or not mistake.__doc__:
-        raise AssertionError(f"{name} is to be a {op.__name__} whose docstring says what is mistaken")
+        raise AssertionError(f"{name} must be a subclass of {op.__name__} whose docstring describes the mistake")
     y, gradients = run(mistake, args, inputs, g)
-    close(f"{name}: forward, which is to be right", y, expected, EXACT)
-    if not shows(mistake, args, inputs):
+    assert_close(f"{name}: forward, which must be right", y, expected, RTOL_FLOAT64)
+    if not affects(mistake, args, inputs):
         for i, (got, want) in enumerate(zip(gradients, run(op, args, inputs, g)[1], strict=True)):
-            close(f"{name} is said not to show in this case: gradient of input {i}", got, want, EXACT)
+            assert_close(f"{name} should not affect this case: gradient of input {i}", got, want, RTOL_FLOAT64)
         return None
     try:
         gradcheck(lambda *tensors: mistake(*args)(*tensors), inputs)
     except GradcheckError as error:
         if error.report is None:
-            raise AssertionError(f"{name} was refused, but not for its backward: {error}") from error
+            raise AssertionError(f"{name} was rejected, but not because of its backward: {error}") from error
         return error.report.worst
-    raise AssertionError(f"the gradient check let {name} pass: {mistake.__doc__}")
+    raise AssertionError(f"the gradient check accepted {name}: {mistake.__doc__}")
 
 
-def shows(mistake, args, inputs):
-    """Whether this mistake makes a difference in this case."""
-    return not hasattr(mistake, "shows") or bool(mistake.shows(args, *inputs))
-
-
-def check_each_shows(wrong, cases):
-    """Among `cases`, (args, inputs) by name, every mistake makes a difference in at least one."""
+def check_each_affects(wrong, cases):
+    """Every wrong backward affects at least one of `cases`, {name: (args, inputs)}."""
     for mistake in wrong:
-        if not any(shows(mistake, args, inputs) for args, inputs in cases.values()):
-            raise AssertionError(f"{mistake.__name__} shows in none of the cases, so nothing says that it would be noticed")
-
-
-class Remembers:
-    """For wrong backwards: keeps the input arrays, so that they need not know what the op saves."""
-
-    def forward(self, *arrays):
-        self.arrays = arrays
-        return super().forward(*arrays)
+        if not any(affects(mistake, args, inputs) for args, inputs in cases.values()):
+            raise AssertionError(f"{mistake.__name__} affects none of the cases, so no check can reject it")
 
 
 # Comparing
 
-def close(what, got, want, tolerance):
+def assert_close(what, got, want, tolerance):
     """Equal in shape and dtype, and in every value up to `tolerance` times the largest value."""
     got, want = on("cpu", got), on("cpu", want)
     if got.shape != want.shape or got.dtype != want.dtype:
-        raise AssertionError(f"{what}: shape {got.shape} and {got.dtype} instead of {want.shape} and {want.dtype}")
+        raise AssertionError(f"{what}: must be {want.dtype} {want.shape}, got {got.dtype} {got.shape}")
     error, allowed = np.abs(got - want), tolerance * np.abs(want).max(initial=0)
     if not (error <= allowed).all():
         worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
-        place = f"[{', '.join(map(str, worst))}]"
-        raise AssertionError(f"{what}: at {place} {got[worst]:.8g} instead of {want[worst]:.8g}; the error may be {allowed:.1e}")
+        index = f"[{', '.join(map(str, worst))}]"
+        raise AssertionError(f"{what}: at {index} must be {want[worst]:.8g} within {allowed:.1e}, got {got[worst]:.8g}")
 
 
-def same_bits(what, got, want):
-    """The same answer and the same gradients, to the last bit."""
+def assert_bitwise_equal(what, got, want):
+    """The same output and the same gradients, to the last bit."""
     for name, a, b in zip(names(want[1]), (got[0], *got[1]), (want[0], *want[1]), strict=True):
         if on("cpu", a).tobytes() != on("cpu", b).tobytes():
             raise AssertionError(f"{name}: other bits {what}")
@@ -181,31 +173,13 @@ def names(gradients):
 
 # Making arrays
 
-def values(*shapes):
-    """Normally distributed float64 arrays of these shapes, the same ones at each call."""
-    rng = np.random.default_rng(1)
-    return [rng.standard_normal(shape) for shape in shapes]
-
-
-def apart(*shape):
-    """One array whose values are all different, 0.1 apart, and none nearer to 0 than 0.05: no kinks nearby."""
-    size = int(np.prod(shape))
-    return 0.1 * (np.random.default_rng(2).permutation(size) - size // 2 + 0.5).reshape(shape)
-
-
-def cotangent(shape):
-    """Random numbers of either sign, none of them small."""
-    rng = np.random.default_rng(3)
-    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
-
-
 def on(device, array):
     """The array, or a number as an array, on that device."""
     return to_device(np.asarray(array) if np.isscalar(array) else array, device)
 
 
-def row_major(a):
-    """(N, C, H, W) with the columns side by side, as NumPy makes it."""
+def contiguous(a):
+    """C-contiguous, as NumPy makes arrays: (N, C, H, W) with the columns innermost."""
     return a.copy("C")
 
 
@@ -215,8 +189,8 @@ def channels_last(a):
     return a if a.ndim < 2 else xp.moveaxis(xp.ascontiguousarray(xp.moveaxis(a, 1, -1)), -1, 1)
 
 
-def every_second(a):
-    """A view with gaps: every second column of a wider array, with NaN between."""
+def strided(a):
+    """A view with gaps: every second column of a wider array, with NaN in between."""
     if a.ndim == 0:
         return a
     wide = xp_of(a).full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
@@ -224,27 +198,27 @@ def every_second(a):
     return wide[..., ::2]
 
 
-LAYOUTS = {"in rows": row_major, "with channels last": channels_last, "with gaps": every_second}
+LAYOUTS = {"contiguous": contiguous, "channels-last": channels_last, "strided": strided}
 
 
 # Threads
 
 @contextlib.contextmanager
-def threads(n):
-    """Inside, `n` threads share the work."""
-    before = parallel.threads()
-    parallel.set_threads(n)
+def use_threads(n):
+    """A context manager: `n` threads are used inside."""
+    before = threads.num_threads()
+    threads.set_num_threads(n)
     try:
         yield
     finally:
-        parallel.set_threads(before)
+        threads.set_num_threads(before)
 
 
 @contextlib.contextmanager
 def small_blocks():
-    """Inside, every image is a block of its own, so that even a small batch has work for several threads."""
-    before, parallel.BLOCK_BYTES = parallel.BLOCK_BYTES, 1
+    """A context manager: every image is a block of its own inside, so that even a small batch has work for several threads."""
+    before, threads.BLOCK_BYTES = threads.BLOCK_BYTES, 1
     try:
         yield
     finally:
-        parallel.BLOCK_BYTES = before
+        threads.BLOCK_BYTES = before

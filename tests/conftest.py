@@ -1,15 +1,11 @@
-"""What every test finds in place: the same seed, the networks of examples/, and a device to run on."""
-
-import pathlib
-import sys
+"""Fixtures of all tests: the same seed, and a device to run on."""
 
 import pytest
 
 import minicnn
-from minicnn.backend import gpu_problem
+from minicnn.backend.arrays import gpu_unavailable_reason
 
 pytest.register_assert_rewrite("check")
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "examples"))        # for  import alexnet
 
 
 def pytest_configure(config):
@@ -24,16 +20,16 @@ def same_seed():
 
 @pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request):
-    """Both devices in turn; the GPU only where there is one."""
-    if request.param == "gpu" and gpu_problem():
-        pytest.skip(gpu_problem())
+    """Each device in turn; the GPU is skipped where there is none."""
+    if request.param == "gpu" and gpu_unavailable_reason():
+        pytest.skip(gpu_unavailable_reason())
     return request.param
 
 
 @pytest.fixture(params=[pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request):
-    """CuPy, for tests that are about the GPU alone."""
-    if gpu_problem():
-        pytest.skip(gpu_problem())
+    """CuPy, for tests of the GPU alone."""
+    if gpu_unavailable_reason():
+        pytest.skip(gpu_unavailable_reason())
     import cupy
     return cupy

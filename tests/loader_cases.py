@@ -1,4 +1,4 @@
-"""Data sets for tests/test_workers.py, in a module of their own so that worker processes can import them."""
+"""Data sets and a transform for tests/test_workers.py, in a module of their own so that worker processes can import them."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ class Numbers:
 
 
 class Broken(Numbers):
-    """Asked for image 7, it does as it was told: raises an error, ends its process, is unreadable, talks, or sleeps."""
+    """Image 7 misbehaves, in the way `how` says: raises an error, ends its process, is unreadable, is larger, prints, or sleeps."""
 
     def __init__(self, how, count=20):
         super().__init__(count)
@@ -48,7 +48,7 @@ class Broken(Numbers):
                 raise DataError(f"{self.name(i)}: this image cannot be read (it is a test); replace it or remove it")
             if self.how == "is larger":
                 return np.zeros((9, 9, 3), np.uint8), i
-            if self.how == "talks":
+            if self.how == "prints":
                 print("I am a data set")
                 sys.stdout.flush()
             if self.how == "sleeps":
@@ -58,8 +58,8 @@ class Broken(Numbers):
         return super().__getitem__(i)
 
 
-class Dice:
-    """A transform that draws: adds a random byte to the whole image."""
+class RandomShift:
+    """A random transform: adds a random byte to the whole image."""
 
     def __call__(self, image, rng):
         return image + rng.integers(0, 100, dtype=np.uint8)

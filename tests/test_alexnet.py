@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from alexnet import VARIANTS, alexnet, input_size
+from minicnn.examples.alexnet import VARIANTS, alexnet, input_size
 
 import minicnn as mc
 
@@ -12,8 +12,8 @@ ONE_TOWER = [("conv1", (96, 55, 55), 34_944), ("pool1", (96, 27, 27), 0), ("conv
              ("conv3", (384, 13, 13), 885_120), ("conv4", (384, 13, 13), 1_327_488), ("conv5", (256, 13, 13), 884_992),
              ("pool5", (256, 6, 6), 0), ("fc6", (4096,), 37_752_832), ("fc7", (4096,), 16_781_312), ("fc8", (1000,), 4_097_000)]
 
-# forward multiply-adds: half of the GFLOP per image that the literature gives (2 per multiply-add)
-GIGA_OPERATIONS = {"paper": 1.449, "one-tower": 2.271, "caffenet": 1.449, "torchvision": 1.428}
+# GFLOPs per image of the forward pass, 2 per multiply-add, as the literature gives them
+GFLOPS = {"paper": 1.449, "one-tower": 2.271, "caffenet": 1.449, "torchvision": 1.428}
 
 ORDER = {
     "paper": "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5 flatten "
@@ -27,7 +27,7 @@ ORDER = {
 
 @pytest.fixture(scope="module", params=list(COUNTS))
 def variant(request):
-    """A full-size network and its summary, made once for all tests of it."""
+    """A full-size network and its summary, built once for all tests of it."""
     network = alexnet(request.param)
     side = input_size(request.param)
     return request.param, network, mc.summary(network, (3, side, side))
@@ -40,7 +40,7 @@ def test_parameter_count(variant):
 
 def test_multiply_adds(variant):
     name, _, summary = variant
-    assert 2 * summary.total.multiply_adds / 1e9 == pytest.approx(GIGA_OPERATIONS[name], abs=0.0006)
+    assert 2 * summary.total.multiply_adds / 1e9 == pytest.approx(GFLOPS[name], abs=0.0006)
 
 
 def test_order_of_layers(variant):
@@ -70,7 +70,7 @@ def test_the_printed_table(variant):
             assert f"{parameters:,}" in line.split()
 
 
-def test_saved_bytes_are_what_backward_keeps_alive(variant):
+def test_saved_bytes_are_what_the_graph_holds(variant):
     """Counted independently: the sizes of the distinct buffers held by the graph, without parameters and the input."""
     name, network, summary = variant
     side = input_size(name)
@@ -116,13 +116,13 @@ def test_summary_changes_nothing():
     assert [network.training, network.drop6.training, network.drop7.training] == [False, True, False]
     assert all(p.grad is None for p in network.parameters())
     assert next(r for r in rows if r.name == "drop7").saved_bytes == 512        # one byte for each of the mask's elements
-    assert mc.autograd.hooks() == []
+    assert mc.autograd.active_hooks() == []
 
 
-def test_wrong_names_and_sizes_are_told():
+def test_wrong_variants_and_sizes_are_refused():
     with pytest.raises(ValueError, match="one of paper, one-tower"):
         alexnet("alexnet")
-    with pytest.raises(ValueError, match="28 to 64 pixels, not 227"):
+    with pytest.raises(ValueError, match="image_size must be 28 to 64 for mini, got 227"):
         alexnet("mini", image_size=227)
     with pytest.raises(ValueError, match="too small"):
         alexnet("paper", image_size=32)
@@ -130,7 +130,7 @@ def test_wrong_names_and_sizes_are_told():
 
 
 def test_summary_of_a_module_that_calls_ops_itself():
-    """Work outside of layers, and parameters of the network's own, are counted once each; inputs need not be images."""
+    """Ops called outside of layers and the model's own parameters are counted once each; inputs need not be images."""
     class Net(mc.nn.Module):
         def __init__(self):
             self.fc = mc.nn.Linear(6, 4)

@@ -1,11 +1,11 @@
-"""The benchmarks measure what they say: the same network for every contender, and rungs that agree. (No test here looks at a clock.)"""
+"""The benchmarks run the same network for every contender, and rungs with equal outputs. (No test here depends on time.)"""
 
 import pathlib
 import sys
 
 import numpy as np
 import pytest
-from alexnet import alexnet
+from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 
@@ -14,22 +14,22 @@ import alexnet_step
 import ladder
 
 
-def test_contenders_alternate_in_processes_of_their_own():
+def test_contenders_run_in_separate_processes():
     results = alexnet_step.compare("mini", batch=2, forward_only=False, names=["minicnn"], rounds=3)
     assert len(results["minicnn"]["seconds"]) == 3
     assert results["minicnn"]["versions"]["minicnn"] == mc.__version__
     assert results["minicnn"]["peak_memory"] > 10 << 20
 
 
-def test_a_peer_that_is_not_installed_is_told_and_left_out(capsys):
+def test_a_peer_that_is_not_installed_is_reported_and_skipped(capsys):
     results = alexnet_step.compare("mini", 2, True, ["chainer", "minicnn"], 1, pythons={"chainer": sys.executable})
     assert "minicnn" in results
     if "chainer" not in results:
-        assert "chainer: not here" in capsys.readouterr().out
+        assert "chainer: skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arch", ["one-tower", "paper", "torchvision"])
-def test_pytorchs_network_is_the_same_network(arch):
+def test_pytorchs_network_has_the_same_output(arch):
     torch = pytest.importorskip("torch")
     network = alexnet_step.describe(arch)
     step, _ = alexnet_step.torch_step(network, batch=1, forward_only=True)
@@ -38,10 +38,10 @@ def test_pytorchs_network_is_the_same_network(arch):
     with torch.no_grad():
         for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
             p.copy_(torch.from_numpy(np.ascontiguousarray(q.data)))
-        want = theirs(cells["x"]).numpy()
+        expected = theirs(cells["x"]).numpy()
     with mc.no_grad():
-        got = ours(mc.Tensor(cells["x"].numpy())).numpy()
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+        output = ours(mc.Tensor(cells["x"].numpy())).numpy()
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("op", ["max_pool2d", "local_response_norm"])
@@ -58,9 +58,9 @@ def test_the_rungs_of_convolution_agree(monkeypatch):
     assert 1e-7 < errors[-1] < 1e-4                                                                     # Winograd's
 
 
-def test_two_training_steps_have_the_same_bits_on_any_number_of_threads():
+def test_two_training_steps_are_bitwise_equal_for_any_number_of_threads():
     def weights(threads):
-        mc.parallel.set_threads(threads)
+        mc.backend.threads.set_num_threads(threads)
         mc.seed(0)
         net = alexnet("mini", 10, 1)
         optimizer = mc.optim.SGD(net.parameters(), lr=0.05, weight_decay=1e-3)
@@ -73,10 +73,10 @@ def test_two_training_steps_have_the_same_bits_on_any_number_of_threads():
             optimizer.step()
         return np.concatenate([p.data.ravel() for p in net.parameters()])
 
-    before = mc.parallel.threads()
+    before = mc.backend.threads.num_threads()
     try:
         one, two, five = weights(1), weights(2), weights(5)
     finally:
-        mc.parallel.set_threads(before)
+        mc.backend.threads.set_num_threads(before)
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(one, five)

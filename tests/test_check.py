@@ -1,15 +1,17 @@
-"""The harness itself can fail: each of its questions, asked of an op that deserves a no, says no."""
+"""The test harness itself can fail: each of its checks rejects an op made to fail it."""
 
 import numpy as np
 import pytest
-from check import check_each_shows, check_mistake, check_op, close, run, values
+from check import assert_close, check_each_affects, check_op, check_wrong_backward, run
 
-from minicnn import Function, GradcheckError, parallel
+from minicnn import Function, GradcheckError
 from minicnn.autograd import no_grad
+from minicnn.backend import threads
+from minicnn.learn.cases import randn
 
 
 class Cube(Function):
-    """y = x^3, forward and backward as they should be."""
+    """y = x^3, with a right forward and backward."""
 
     def forward(self, x):
         return x ** 3, (x,)
@@ -19,7 +21,7 @@ class Cube(Function):
 
 
 class Product(Function):
-    """y = a * b, as it should be."""
+    """y = a * b, with a right forward and backward."""
 
     def forward(self, a, b):
         return a * b, (a, b)
@@ -45,22 +47,22 @@ class FactorLost(Cube):
         return gy * x ** 2
 
 
-INPUTS = values((2, 3, 2, 2))
+INPUTS = randn((2, 3, 2, 2))
 
 
 def test_a_right_op_passes():
     check_op(Cube, (), INPUTS, naive, [FactorLost])
-    check_op(Product, (), values((3, 2), (3, 2)), naive_product)
+    check_op(Product, (), randn((3, 2), (3, 2)), naive_product)
 
 
 def test_a_wrong_forward_fails():
-    with pytest.raises(AssertionError, match=r"forward, against the loops: at \[.*\] \S+ instead of"):
+    with pytest.raises(AssertionError, match=r"forward, against the loops: at \[.*\] must be \S+ within \S+, got"):
         check_op(Cube, (), INPUTS, lambda args, x: naive(args, x) * (1 + 1e-9))
 
 
 def test_a_wrong_shape_fails():
-    with pytest.raises(AssertionError, match=r"forward, against the loops: shape \(2, 3, 2, 2\) .* instead of \(2, 3, 4\)"):
-        close("forward, against the loops", np.zeros((2, 3, 2, 2)), np.zeros((2, 3, 4)), 1)
+    with pytest.raises(AssertionError, match=r"forward, against the loops: must be float64 \(2, 3, 4\), got float64 \(2, 3, 2, 2\)"):
+        assert_close("forward, against the loops", np.zeros((2, 3, 2, 2)), np.zeros((2, 3, 4)), 1)
 
 
 def test_a_wrong_backward_fails():
@@ -68,7 +70,7 @@ def test_a_wrong_backward_fails():
         check_op(FactorLost, (), INPUTS, naive)
 
 
-# Ops that compute the right thing and misbehave otherwise, and what is then said.
+# Ops that compute the right values and misbehave otherwise, and the error message for each.
 
 class ForwardInPlace(Cube):
     def forward(self, x):
@@ -90,7 +92,7 @@ class CotangentInPlace(Cube):
         return gy
 
 
-class AnswerInPlace(Cube):
+class OutputInPlace(Cube):
     def forward(self, x):
         y = x ** 3
         return y, (x, y)
@@ -100,12 +102,12 @@ class AnswerInPlace(Cube):
         return gy * 3 * x ** 2
 
 
-class DependsOnTheCall(Cube):
+class NotReproducible(Cube):
     calls = 0
 
     def backward(self, gy, x):
-        DependsOnTheCall.calls += 1
-        return gy * 3 * x ** 2 * (1 + 1e-15 * (DependsOnTheCall.calls % 3))
+        NotReproducible.calls += 1
+        return gy * 3 * x ** 2 * (1 + 1e-15 * (NotReproducible.calls % 3))
 
 
 class Promotes(Cube):
@@ -113,13 +115,13 @@ class Promotes(Cube):
         return x ** 3 * np.float64(1), (x,)
 
 
-class LosesDigits(Cube):
+class LosesPrecision(Cube):
     def forward(self, x):
         y = x ** 3
         return (y if x.dtype == np.float64 else y.astype("float16").astype("float32")), (x,)
 
 
-class LosesDigitsInBackward(Cube):
+class LosesPrecisionInBackward(Cube):
     def backward(self, gy, x):
         gx = gy * 3 * x ** 2
         return gx if x.dtype == np.float64 else gx.astype("float16").astype("float32")
@@ -135,33 +137,33 @@ class ReadsCotangentInMemoryOrder(Cube):
         return gy.ravel(order="K").reshape(gy.shape) * 3 * x ** 2
 
 
-class RefusesRepeats(Cube):
+class WrongForBroadcasts(Cube):
     def backward(self, gy, x):
         return gy * 3 * x ** 2 * (0 if 0 in gy.strides else 1)
 
 
 class DependsOnThreads(Cube):
     def forward(self, x):
-        return x ** 3 * (1 + 1e-15 * parallel.threads()), (x,)
+        return x ** 3 * (1 + 1e-15 * threads.num_threads()), (x,)
 
 
 class DependsOnBlocks(Cube):
     def forward(self, x):
-        return x ** 3 * (1 + (parallel.block_size(8) == 1)), (x,)
+        return x ** 3 * (1 + (threads.block_size(8) == 1)), (x,)
 
 
 @pytest.mark.parametrize(("op", "message"), [
-    (ForwardInPlace, "ForwardInPlace: forward changed input 0"),
-    (BackwardInPlace, "BackwardInPlace: backward changed input 0"),
-    (CotangentInPlace, "CotangentInPlace: backward changed the cotangent"),
-    (AnswerInPlace, "AnswerInPlace: backward changed the answer"),
-    (DependsOnTheCall, "gradient of input 0: other bits a second time"),
+    (ForwardInPlace, "ForwardInPlace: forward modified input 0"),
+    (BackwardInPlace, "BackwardInPlace: backward modified input 0"),
+    (CotangentInPlace, "CotangentInPlace: backward modified the cotangent"),
+    (OutputInPlace, "OutputInPlace: backward modified the output"),
+    (NotReproducible, "gradient of input 0: other bits in a second run"),
     (Promotes, "forward: float32 became float64"),
-    (LosesDigits, "forward, float32 against float64: at"),
-    (LosesDigitsInBackward, "gradient of input 0, float32 against float64: at"),
-    (ReadsMemoryOrder, "forward, for inputs with channels last and a cotangent in rows: at"),
-    (ReadsCotangentInMemoryOrder, "gradient of input 0, for inputs in rows and a cotangent with channels last: at"),
-    (RefusesRepeats, "gradient of input 0, for a cotangent that is one number repeated: at"),
+    (LosesPrecision, "forward, float32 against float64: at"),
+    (LosesPrecisionInBackward, "gradient of input 0, float32 against float64: at"),
+    (ReadsMemoryOrder, "forward, for channels-last inputs and a contiguous cotangent: at"),
+    (ReadsCotangentInMemoryOrder, "gradient of input 0, for contiguous inputs and a channels-last cotangent: at"),
+    (WrongForBroadcasts, "gradient of input 0, for a broadcast cotangent: at"),
     (DependsOnThreads, "forward: other bits on two threads"),
     (DependsOnBlocks, "forward, in blocks of one image: at"),
 ])
@@ -170,24 +172,24 @@ def test_misbehaviour_fails(op, message):
         check_op(op, (), INPUTS, naive)
 
 
-class WrongWhenAlone(Product):
+class WrongIfSingle(Product):
     def backward(self, gy, a, b):
-        return gy * b, gy * a if self.needs[0] else gy
+        return gy * b, gy * a if self.needs_input_grad[0] else gy
 
 
-def test_a_gradient_that_depends_on_who_asks_fails():
-    with pytest.raises(AssertionError, match="gradient of input 1, asked for alone: at"):
-        check_op(WrongWhenAlone, (), values((3, 2), (3, 2)), naive_product)
+def test_a_gradient_that_depends_on_which_are_required_fails():
+    with pytest.raises(AssertionError, match="gradient of input 1, when only it is required: at"):
+        check_op(WrongIfSingle, (), randn((3, 2), (3, 2)), naive_product)
 
 
-# Mistakes that are none
+# Invalid wrong backwards
 
 class NothingWrong(Cube):
-    "It only says so."
+    "A mistake is claimed, but there is none."
 
 
 class WrongForward(Cube):
-    "Forward is mistaken, not backward."
+    "The mistake is in forward, not in backward."
     def forward(self, x):
         return x ** 3 + 1e-6, (x,)
 
@@ -197,13 +199,13 @@ class Undocumented(Cube):
         return gy
 
 
-class ShowsAfterAll(FactorLost):
-    "x^2, which is said to make no difference."
-    shows = staticmethod(lambda args, x: False)
+class AffectsAfterAll(FactorLost):
+    "x^2, but `affects` denies that it makes a difference."
+    affects = staticmethod(lambda args, x: False)
 
 
 class NotRepeatable(FactorLost):
-    "Refused, but because forward changes a little at each call."
+    "Rejected, but because forward changes a little at each call."
     calls = 0
 
     def forward(self, x):
@@ -212,37 +214,37 @@ class NotRepeatable(FactorLost):
 
 
 @pytest.mark.parametrize(("mistake", "message"), [
-    (NothingWrong, "the gradient check let NothingWrong pass: It only says so."),
-    (WrongForward, "WrongForward: forward, which is to be right: at"),
-    (Undocumented, "Undocumented is to be a Cube whose docstring says what is mistaken"),
-    (Product, "Product is to be a Cube whose docstring says what is mistaken"),
-    (ShowsAfterAll, "ShowsAfterAll is said not to show in this case: gradient of input 0: at"),
-    (NotRepeatable, "NotRepeatable was refused, but not for its backward: gradcheck: two calls of fn"),
+    (NothingWrong, "the gradient check accepted NothingWrong: A mistake is claimed"),
+    (WrongForward, "WrongForward: forward, which must be right: at"),
+    (Undocumented, "Undocumented must be a subclass of Cube whose docstring describes the mistake"),
+    (Product, "Product must be a subclass of Cube whose docstring describes the mistake"),
+    (AffectsAfterAll, "AffectsAfterAll should not affect this case: gradient of input 0: at"),
+    (NotRepeatable, "NotRepeatable was rejected, but not because of its backward: gradcheck: two calls of fn"),
 ])
-def test_a_mistake_that_is_none_fails(mistake, message):
+def test_an_invalid_wrong_backward_fails(mistake, message):
     with pytest.raises(AssertionError, match=message):
         check_op(Cube, (), INPUTS, naive, [FactorLost, mistake])
 
 
-def test_a_mistake_that_shows_nowhere_fails():
-    check_each_shows([FactorLost], {"one": ((), INPUTS)})
-    with pytest.raises(AssertionError, match="ShowsAfterAll shows in none of the cases"):
-        check_each_shows([FactorLost, ShowsAfterAll], {"one": ((), INPUTS)})
+def test_a_wrong_backward_that_affects_no_case_fails():
+    check_each_affects([FactorLost], {"one": ((), INPUTS)})
+    with pytest.raises(AssertionError, match="AffectsAfterAll affects none of the cases"):
+        check_each_affects([FactorLost, AffectsAfterAll], {"one": ((), INPUTS)})
 
 
-def test_the_place_where_a_mistake_was_worst_is_returned():
-    worst = check_mistake(FactorLost, Cube, (), INPUTS, naive((), *INPUTS), np.ones(INPUTS[0].shape))
+def test_the_worst_entry_of_a_wrong_backward_is_returned():
+    worst = check_wrong_backward(FactorLost, Cube, (), INPUTS, naive((), *INPUTS), np.ones(INPUTS[0].shape))
     assert worst.analytic / worst.numeric == pytest.approx(1 / 3)
 
 
-def test_close_sees_what_is_not_a_number():
-    with pytest.raises(AssertionError, match=r"y: at \[1\] nan instead of 2"):
-        close("y", np.array([1, np.nan]), np.array([1.0, 2.0]), 0.1)
+def test_assert_close_rejects_nan():
+    with pytest.raises(AssertionError, match=r"y: at \[1\] must be 2 within 2.0e-01, got nan"):
+        assert_close("y", np.array([1, np.nan]), np.array([1.0, 2.0]), 0.1)
 
 
-def test_run_gives_what_the_engine_gives():
+def test_run_returns_output_and_gradients():
     with no_grad():
-        wanted, _ = Cube().forward(INPUTS[0])
+        expected, _ = Cube().forward(INPUTS[0])
     y, (gx,) = run(Cube, (), INPUTS, np.ones(INPUTS[0].shape))
-    assert np.array_equal(y, wanted)
+    assert np.array_equal(y, expected)
     assert np.array_equal(gx, 3 * INPUTS[0] ** 2)

@@ -1,8 +1,8 @@
-"""Layers own parameters and call ops, nothing else."""
+"""Modules, layers and initialisations."""
 
 import numpy as np
 import pytest
-from alexnet import alexnet
+from minicnn.examples.alexnet import INITS, alexnet, alexnet_paper_
 
 import minicnn as mc
 from minicnn import nn, ops
@@ -47,7 +47,7 @@ def test_names_modes_and_parameters():
             self.head = nn.Linear(3, 1)
             self.tied = self.head
             self.scale = mc.Tensor([1.0], requires_grad=True)
-            self.table = mc.Tensor([1.0])               # no gradient: no parameter
+            self.table = mc.Tensor([1.0])               # requires no gradient, so it is not a parameter
 
         def forward(self, x):
             return self.head(self.body(x)) * self.scale
@@ -64,7 +64,7 @@ def test_names_modes_and_parameters():
 
 def test_state_dict_round_trip_and_pytorch_names():
     one, two = alexnet("mini", 10, 1), alexnet("mini", 10, 1)
-    assert not np.array_equal(one.conv1.weight.data, two.conv1.weight.data)         # each draw of the seed is new
+    assert not np.array_equal(one.conv1.weight.data, two.conv1.weight.data)         # each draw of the seed differs
     two.load_state_dict(one.state_dict())
     x = images(2, 1, 28, 28)
     np.testing.assert_array_equal(one.eval()(x).data, two.eval()(x).data)
@@ -94,13 +94,13 @@ def test_the_same_seed_gives_the_same_network():
 @pytest.mark.parametrize("rule, stds, biases", [
     ("paper", [0.01] * 8, [0, 1, 0, 1, 1, 1, 1, 0]),
     ("caffe", [0.01] * 5 + [0.005] * 2 + [0.01], [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0]),
-    ("he", None, [0] * 8),
+    ("kaiming", None, [0] * 8),
 ])
-def test_recipes_of_init(rule, stds, biases):
+def test_initialisations_of_alexnet(rule, stds, biases):
     net = alexnet("mini", 100, 3)
-    getattr(mc.init, rule)(net)
-    layers = mc.init.layers_with_weights(net)
-    if rule == "he":
+    INITS[rule](net)
+    layers = mc.nn.init.layers_with_weights(net)
+    if rule == "kaiming":
         stds = [np.sqrt(2 / layer.weight.data[0].size) for layer in layers[:-1]] + [0.01]
     for layer, std, bias in zip(layers, stds, biases, strict=True):
         assert layer.weight.data.std() == pytest.approx(std, rel=0.08)
@@ -108,14 +108,16 @@ def test_recipes_of_init(rule, stds, biases):
         np.testing.assert_allclose(layer.bias.data, bias)
 
 
-def test_alexnet_recipes_refuse_other_networks():
-    with pytest.raises(ValueError, match=r"use init\.he"):
-        mc.init.paper(nn.Sequential(nn.Linear(2, 2)))
-    mc.init.he(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2, bias=False)))
+def test_initialisations_of_alexnet_refuse_other_networks():
+    with pytest.raises(ValueError, match=r"use nn\.init\.kaiming_"):
+        alexnet_paper_(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"nn\.init\.kaiming_: the model must have a layer with a weight"):
+        mc.nn.init.kaiming_(nn.ReLU())
+    mc.nn.init.kaiming_(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2, bias=False)))
 
 
-def test_mistakes_are_named():
-    with pytest.raises(TypeError, match=r"relu.*write ReLU\(\)"):
+def test_invalid_arguments_are_named():
+    with pytest.raises(TypeError, match=r"relu must be a Module, got function; for relu write ReLU\(\)"):
         nn.Sequential(relu=ops.relu)
     with pytest.raises(ValueError, match="cannot be named 'forward'"):
         nn.Sequential(forward=nn.ReLU())
@@ -123,7 +125,7 @@ def test_mistakes_are_named():
         nn.Conv2d(3, 4, 3, groups=2)
     with pytest.raises(ValueError, match="must be positive"):
         nn.Linear(0, 3)
-    with pytest.raises(ValueError, match="kernel_size is an int or a pair"):
+    with pytest.raises(ValueError, match="kernel_size must be an int or a pair"):
         nn.Conv2d(3, 4, "3")
     with pytest.raises(NotImplementedError, match="Half has no forward"):
         type("Half", (nn.Module,), {})()(images(1, 1))
@@ -135,9 +137,9 @@ def test_repr_shows_the_network():
     assert "(drop): Dropout(p=0.3)" in text
 
 
-def test_a_network_is_the_derivative_of_itself():
-    """The gradient check, through a whole (tiny) network of every layer AlexNet has."""
-    from minicnn.random import generator
+def test_gradcheck_of_a_network():
+    """The gradient check of a whole (tiny) network with every layer of AlexNet."""
+    from minicnn.backend.random import generator
     net = nn.Sequential(conv1=nn.Conv2d(2, 4, 3, padding=1), relu1=nn.ReLU(), norm1=nn.LocalResponseNorm(3, alpha=0.7),
                         pool1=nn.MaxPool2d(3, 2), conv2=nn.Conv2d(4, 4, 3, padding=1, groups=2), flatten=nn.Flatten(), fc=nn.Linear(36, 5))
     x = np.random.default_rng(1).standard_normal((2, 2, 7, 7))
@@ -166,10 +168,10 @@ def test_layers_in_a_list_are_refused_because_they_would_not_learn():
     assert Net([1, 2]).layers == [1, 2]
 
 
-def test_lists_load_and_words_do_not():
+def test_lists_can_be_loaded_and_strings_cannot():
     layer = nn.Linear(2, 1)
     layer.load_state_dict({"weight": [[1.0, 2.0]], "bias": [3.0]})
     np.testing.assert_array_equal(layer.weight.data, [[1, 2]])
-    with pytest.raises(ValueError, match="bias is of dtype"):
+    with pytest.raises(ValueError, match="bias must be an array of numbers, got dtype <U1"):
         layer.load_state_dict({"weight": [[5.0, 5.0]], "bias": ["a"]})
     np.testing.assert_array_equal(layer.weight.data, [[1, 2]])

@@ -1,18 +1,20 @@
-"""The command for a machine with a GPU: predictions that add up, parts that fail without stopping the others, every part once, tiny.
+"""The GPU benchmark: predictions that add up, parts that fail without stopping the others, and every part once, tiny.
 
-(No test here looks at a clock.)
+(No test here depends on time.)
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from alexnet import alexnet
+from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
-from minicnn.backend import gpu_problem
+from minicnn.backend.arrays import gpu_unavailable_reason
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 import on_gpu
@@ -21,7 +23,7 @@ ONE_TOWER = list(on_gpu.work_of("one-tower", 128))
 
 
 def test_the_work_of_a_step_adds_up():
-    """845 GFLOP; and 2.2 GB of column matrices, as they lie in memory."""
+    """845 GFLOP, and 2.2 GB of im2col matrices."""
     step = on_gpu.predictions()["step"]
     assert step["gflop"] == pytest.approx(845, rel=0.01)
     assert step["columns_gb"] == pytest.approx(2.26, rel=0.01)
@@ -29,25 +31,25 @@ def test_the_work_of_a_step_adds_up():
 
 
 @pytest.mark.parametrize("arch", ["one-tower", "paper", "mini"])
-def test_products_are_those_that_summary_counts(arch):
+def test_flops_are_those_of_summary(arch):
     side = on_gpu.network_of(arch)["side"]
-    wanted = mc.summary(alexnet(arch), (3, side, side)).total.multiply_adds
-    assert sum(w.operations for w in on_gpu.work_of(arch, 4) if w.what == "forward") == 2 * 4 * wanted
+    expected = mc.summary(alexnet(arch), (3, side, side)).total.multiply_adds
+    assert sum(w.flops for w in on_gpu.work_of(arch, 4) if w.what == "forward") == 2 * 4 * expected
 
 
 @pytest.mark.parametrize("arch", ["one-tower", "paper", "torchvision", "mini"])
 def test_shapes_and_parameters_are_those_of_the_network(arch):
-    """Every layer's shape, as the network itself has it."""
+    """The shapes that summary measures."""
     side = on_gpu.network_of(arch)["side"]
     rows = mc.summary(alexnet(arch), (3, side, side))
-    seen = [(*layer.y[3:], *layer.y[1:3]) if len(layer.y) == 4 else layer.y[1:] for layer in on_gpu.layers_of(arch, 1)]
-    assert seen == [row.output_shape for row in rows]
+    shapes = [(*layer.y[3:], *layer.y[1:3]) if len(layer.y) == 4 else layer.y[1:] for layer in on_gpu.layers_of(arch, 1)]
+    assert shapes == [row.output_shape for row in rows]
     assert on_gpu.parameters_of(arch)[0] == rows.total.parameters
     assert [r.name for r in rows if r.kind == "Conv2d"] == [layer.name for layer in on_gpu.layers_of(arch, 1) if layer.kind == "Conv2d"]
 
 
 def test_a_prediction_by_hand():
-    """relu1 reads and writes 128 x 55 x 55 x 96 floats; conv2's product is bound by arithmetic in float32."""
+    """relu1 reads and writes 128 x 55 x 55 x 96 floats; conv2's matrix product is compute-bound in float32."""
     relu1 = next(w for w in ONE_TOWER if (w.layer, w.what) == ("relu1", "relu"))
     assert relu1.bytes == 2 * 4 * 128 * 55 * 55 * 96
     assert relu1.predicted("float32") == pytest.approx(relu1.bytes / 3.0e12 / 0.8)
@@ -57,7 +59,7 @@ def test_a_prediction_by_hand():
     assert not any(w.times for w in ONE_TOWER if (w.layer, w.what) in (("conv1", "col2im"), ("conv1", "input gradient")))
 
 
-def test_the_predictions_in_the_results_are_the_ones_it_makes():
+def test_the_predictions_in_the_results_are_up_to_date():
     stored = json.loads((on_gpu.HERE / "results" / "gpu-predictions.json").read_text())
     now = json.loads(json.dumps(on_gpu.predictions()))
     assert stored["step"].pop("float32") == pytest.approx(now["step"].pop("float32"))
@@ -74,7 +76,7 @@ def test_slug():
 def test_parts_are_selected_by_name():
     assert on_gpu.selected("step,tests", on_gpu.PARTS) == ["tests", "step"]
     assert on_gpu.selected("", on_gpu.PEERS) == []
-    with pytest.raises(SystemExit, match="'speed' is none of tests, adjoint"):
+    with pytest.raises(SystemExit, match="unknown name 'speed'; choose from tests, adjoint"):
         on_gpu.selected("tests,speed", on_gpu.PARTS)
 
 
@@ -84,14 +86,14 @@ def test_a_part_that_fails_is_recorded_and_the_others_run(monkeypatch, tmp_path)
         raise RuntimeError("the card is on fire")
 
     def wrong(session):
-        "It finds something wrong."
+        "It finds a wrong result."
         return {"right": False}
 
-    def looks(session):
-        "It looks at what is in the file by now."
+    def reads(session):
+        "It reads the file as written so far."
         return {"seen": json.loads(session.out.read_text())["parts"]["adjoint"]["error"]}
 
-    monkeypatch.setattr(on_gpu, "PARTS", {"adjoint": fails, "train": wrong, "step": looks})
+    monkeypatch.setattr(on_gpu, "PARTS", {"adjoint": fails, "train": wrong, "step": reads})
     session = on_gpu.Session(tiny=True)
     session.out = tmp_path / "new folder" / "gpu.json"
     assert on_gpu.run_parts(session, ["adjoint", "train", "step"]) == ["adjoint", "train"]
@@ -101,42 +103,53 @@ def test_a_part_that_fails_is_recorded_and_the_others_run(monkeypatch, tmp_path)
     assert [path.name for path in session.out.parent.iterdir()] == ["gpu.json"]
 
 
-def test_what_comes_too_late_is_left_out(tmp_path):
+def test_parts_beyond_the_time_limit_are_skipped(tmp_path):
     session = on_gpu.Session(tiny=True, minutes=0)
     assert on_gpu.run_parts(session, ["step"]) == ["step"]
-    assert session.result["parts"]["step"]["error"] == "left out: no time was left"
-    assert session.job("machine", 10) == ([], "left out: no time was left")
+    assert session.result["parts"]["step"]["error"] == "skipped: out of time"
+    assert session.job("machine", 10) == ([], "skipped: out of time")
 
 
-def test_a_program_that_hangs_is_ended_with_all_that_it_started(monkeypatch):
-    """Its words so far are kept."""
+def test_a_program_that_hangs_is_killed_with_its_children(monkeypatch):
+    """Its output so far is returned."""
     monkeypatch.setattr(on_gpu, "LAUNCHER", [sys.executable])
     child = "import time; print('on', flush=True); time.sleep(3); print('never', flush=True)"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    code, out, _ = on_gpu.run_to_its_end(["-c", program], 2)
+    code, out, _ = on_gpu.run_process(["-c", program], 2)
     assert (code, out) == (None, "on\n")
 
 
-def test_a_job_that_fails_says_why(monkeypatch):
+def test_a_job_that_fails_returns_its_error(monkeypatch):
     monkeypatch.setattr(on_gpu, "LAUNCHER", [sys.executable])
     rows, error = on_gpu.Session(tiny=True).job("no such job", 60)
     assert rows == []
     assert "no such job" in error
 
 
-def test_without_a_gpu_it_says_so():
-    if not gpu_problem():
+def test_without_a_gpu_it_exits_with_2():
+    if not gpu_unavailable_reason():
         pytest.skip("there is a GPU")
-    ended = subprocess.run([sys.executable, on_gpu.__file__, "--tiny"], capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert "no GPU" in ended.stderr
+    process = subprocess.run([sys.executable, on_gpu.__file__, "--tiny"], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert "no GPU" in process.stderr
+
+
+@pytest.mark.parametrize("program, code", [("import minicnn.examples.alexnet", 0), ("import minicnn.examples.no_such_module", 1)])
+def test_modules_run_where_the_examples_can_be_imported(program, code, tmp_path):
+    """Without site-packages' entry for an installed minicnn: -S, and the path of the libraries."""
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    libraries = os.path.dirname(os.path.dirname(np.__file__))
+    path = os.pathsep.join([str(tmp_path), str(on_gpu.ROOT), libraries])
+    process = subprocess.run([sys.executable, "-S", on_gpu.__file__, "--module", "program"], capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": path})
+    assert process.returncode == code, process.stderr
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("part", on_gpu.PARTS)
 def test_every_part_tiny(part, tmp_path, capsys):
-    if gpu_problem():
-        pytest.skip(gpu_problem())
+    if gpu_unavailable_reason():
+        pytest.skip(gpu_unavailable_reason())
     session = on_gpu.Session(tiny=True)
     session.out = tmp_path / "gpu.json"
     failed = on_gpu.run_parts(session, [part])
@@ -166,10 +179,10 @@ def check_train(result):
 def check_kernels(result):
     assert {"copy", "float32", "tf32", "float16"} <= {*result["ceilings"]}
     work = list(on_gpu.work_of("mini", 2))
-    assert [(row["layer"], row["what"]) for row in result["kernels"]] == [(w.layer, w.what) for w in work if not w.operations]
+    assert [(row["layer"], row["what"]) for row in result["kernels"]] == [(w.layer, w.what) for w in work if not w.flops]
     for rows in [result["kernels"], *result["products"].values()]:
         assert all(row["ms"] > 0 and row["gb_per_s"] > 0 and row["ratio"] > 0 for row in rows)
-    assert all(len(rows) == sum(w.operations > 0 for w in work) for rows in result["products"].values())
+    assert all(len(rows) == sum(w.flops > 0 for w in work) for rows in result["products"].values())
     assert {row["precision"] for row in result["workspace"]} == {"float32", "tf32"} == {*result["step_ms"]}
 
 
@@ -184,9 +197,9 @@ def check_step(result):
 
 
 @pytest.mark.gpu
-def test_half_precision_is_a_product():
-    if gpu_problem():
-        pytest.skip(gpu_problem())
+def test_half_precision_is_a_matrix_product():
+    if gpu_unavailable_reason():
+        pytest.skip(gpu_unavailable_reason())
     import cupy
     rng = cupy.random.default_rng(0)
     a, b = rng.standard_normal((5, 8), dtype="float32"), rng.standard_normal((7, 8), dtype="float32").T

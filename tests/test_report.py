@@ -1,4 +1,4 @@
-"""The report of a real short run: its pictures are what the layers did, its numbers are the run's, and the page works in a browser."""
+"""The report of a real short run: its thumbnails and numbers equal the network's outputs and gradients, and the page works in a browser."""
 
 import base64
 import io
@@ -14,25 +14,24 @@ import types
 import numpy as np
 import pytest
 from browser import Page, chromium
+from minicnn.examples.recipe import load_run
 from PIL import Image
 
 import minicnn as mc
 from minicnn import nn
-from minicnn.backend import to_device
+from minicnn.backend.arrays import to_device
 from minicnn.checkpoint import load_checkpoint
+from minicnn.cli.report import main
 from minicnn.data import DataError
-from minicnn.keeper import checkpoints, load_newest
-from minicnn.study.health import Health
-from minicnn.study.inside import look_inside
-from minicnn.study.report import curves, facts, page, pictures
-from minicnn.study.report.album import Album
-from minicnn.study.report.command import main
-from minicnn.study.report.frame import frame
-from minicnn.study.report.page import frames
-from minicnn.study.run import open_run
+from minicnn.inspect.activations import capture_activations
+from minicnn.train.checkpoint_manager import CheckpointManager, list_checkpoints, load_latest
+from minicnn.train.monitor import TrainingMonitor
+from minicnn.visualize.report import curves, html, static_sections, thumbnails
+from minicnn.visualize.report.recorder import SnapshotRecorder
+from minicnn.visualize.report.snapshots import list_snapshots, loss_layer, snapshot
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHORT = ["--device", "cpu", "--limit", "64", "--batch-size", "8", "--steps", "12"]
+SHORT = ["--device", "cpu", "--max-images", "64", "--batch-size", "8", "--max-steps", "12"]
 
 
 def train(*args):
@@ -55,59 +54,59 @@ def text(run):
 
 
 def inside(text, name):
-    """The JSON that is in the page under this id."""
+    """The JSON of the <script> with this id."""
     return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)[1])
 
 
-def places(address):
-    """The palette's numbers of a picture in the page, (H, W)."""
-    kind, data = address.split(",", 1)
+def indices(url):
+    """The palette indices (H, W) of a thumbnail in the page."""
+    kind, data = url.split(",", 1)
     assert kind == "data:image/png;base64"
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     assert image.mode == "P"
     return np.asarray(image)
 
 
-# ---- pictures
+# ---- thumbnails
 
-def test_colours_say_sign_and_size():
+def test_colours_encode_sign_and_magnitude():
     a = np.array([[-1.0, 1.0, 0.0], [0.25, -0.25, np.nan]])
-    assert pictures.levels(a, 1.0).tolist() == [[0, 14, 7], [11, 3, 15]]         # the root of a quarter is a half: 4 of 7 levels
-    rgb = np.reshape(pictures.PALETTE, (16, 3))
+    assert thumbnails.quantize(a, 1.0).tolist() == [[0, 14, 7], [11, 3, 15]]         # the square root of a quarter is a half: 4 of 7 levels
+    rgb = np.reshape(thumbnails.PALETTE, (16, 3))
     assert rgb[7].tolist() == [255, 255, 255]
     assert rgb[14, 0] > rgb[14, 2]                                              # red
     assert rgb[0, 2] > rgb[0, 0]                                                # blue
-    assert np.array_equal(places(pictures.png(pictures.levels(a, 1.0))), pictures.levels(a, 1.0))
+    assert np.array_equal(indices(thumbnails.data_url(thumbnails.quantize(a, 1.0))), thumbnails.quantize(a, 1.0))
 
 
-def test_a_sheet_has_every_channel_at_its_place():
+def test_every_channel_has_its_tile():
     maps = np.arange(1, 7, dtype=float)[:, None, None] * np.ones((6, 3, 4))
-    sheet = pictures.sheet(maps)
-    assert sheet.shape == (2 * 4 - 1, 3 * 5 - 1)
-    assert [sheet[r, c] for r in (0, 4) for c in (0, 5, 10)] == pictures.levels(maps[:, 0, 0], 6).tolist()
-    assert (sheet[3] == pictures.GAP).all()
+    tiles = thumbnails.activation_tiles(maps)
+    assert tiles.shape == (2 * 4 - 1, 3 * 5 - 1)
+    assert [tiles[r, c] for r in (0, 4) for c in (0, 5, 10)] == thumbnails.quantize(maps[:, 0, 0], 6).tolist()
+    assert (tiles[3] == thumbnails.GAP).all()
 
 
-def test_large_maps_are_averaged_down_and_some_channels_chosen():
+def test_large_maps_are_averaged_down_and_channels_selected():
     maps = np.random.default_rng(0).standard_normal((96, 55, 55))
-    assert pictures.sheet(maps).shape == (3 * 28 - 1, 5 * 28 - 1)               # 12 channels of 27 pixels
-    assert pictures.shown(96, 55).tolist()[:2] == [0, 8]
-    assert np.allclose(pictures.shrunk(maps, 2)[3, 4, 5], maps[3, 8:10, 10:12].mean())
+    assert thumbnails.activation_tiles(maps).shape == (3 * 28 - 1, 5 * 28 - 1)               # 12 channels of 27 pixels
+    assert thumbnails.select_channels(96, 55).tolist()[:2] == [0, 8]
+    assert np.allclose(thumbnails.average_pool(maps, 2)[3, 4, 5], maps[3, 8:10, 10:12].mean())
 
 
 @pytest.mark.parametrize("units, shape", [(10, (1, 10)), (512, (16, 32)), (4096, (64, 64)), (1000, (32, 32))])
-def test_units_are_a_field(units, shape):
-    sheet = pictures.sheet(np.linspace(-1, 1, units))
-    assert sheet.shape == shape
-    assert (sheet.flat[0], sheet.flat[units - 1]) == (0, 14)
-    assert (sheet.reshape(-1)[units:] == pictures.GAP).all()
+def test_units_are_a_pixel_each(units, shape):
+    tiles = thumbnails.activation_tiles(np.linspace(-1, 1, units))
+    assert tiles.shape == shape
+    assert (tiles.flat[0], tiles.flat[units - 1]) == (0, 14)
+    assert (tiles.reshape(-1)[units:] == thumbnails.GAP).all()
 
 
-def test_filters_for_colours_are_in_colours():
+def test_filters_of_colour_images_are_in_colours():
     weight = np.zeros((2, 3, 2, 2), np.float32)
     weight[0, 0] = 0.5                                                          # all red
     weight[1, 2, 0, 0] = -4
-    data = base64.b64decode(pictures.colour_filters(weight).split(",")[1])
+    data = base64.b64decode(thumbnails.colour_filters(weight).split(",")[1])
     image = np.asarray(Image.open(io.BytesIO(data)))
     assert image.shape == (2, 5, 3)
     grey = 8 * 17                                                               # 7.5 of 15, rounded to even
@@ -117,160 +116,159 @@ def test_filters_for_colours_are_in_colours():
     assert image[0, 2].tolist() == [255, 255, 255]                              # the gap
 
 
-@pytest.mark.parametrize("shape, words", [
-    ((96, 3, 11, 11), "; shown: 48 of 96 filters in colours, each scaled to its own largest; grey is 0"),
+@pytest.mark.parametrize("shape, text", [
+    ((96, 3, 11, 11), "; shown: 48 of 96 filters in colours, each scaled to its own largest magnitude; grey is 0"),
     ((32, 1, 5, 5), "; shown: 32 of 32 filters"),
     ((64, 16, 5, 5), "; shown: 16 of 64 filters, a column each: their first 6 of 16 channels"),
     ((512, 256), "; shown: the first 64 units (rows) and 96 inputs"),
     ((10, 90), "")])
-def test_what_is_shown_of_weights_is_said(shape, words):
-    assert pictures.part_of(shape) == words
+def test_the_caption_of_weights_names_the_selection(shape, text):
+    assert thumbnails.describe_selection(shape) == text
 
 
-# ---- frames
+# ---- snapshots
 
-def test_frames_are_taken_at_these_steps(run):
-    assert [step for step, _ in frames(run)] == [0, 1, 3, 10, 12]
-    assert [s for s in range(20_000) if Album.due(None, s)] == [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000]
+def test_snapshots_are_recorded_at_these_steps(run):
+    assert [step for step, _ in list_snapshots(run)] == [0, 1, 3, 10, 12]
+    assert [s for s in range(20_000) if SnapshotRecorder.should_record(None, s)] == [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000]
 
 
-def test_a_frame_is_what_the_network_did(run):
-    """From the checkpoint the same forward and backward again: every picture, level for level, and the numbers below."""
-    opened = open_run(run)
-    inputs, labels = facts.samples(opened.data)
-    taken = json.loads((run / "frames" / "000000012.json").read_text())
-    seen = look_inside(opened.model, inputs, labels)
-    assert list(taken["layers"]) == ["image", *seen.layers, "loss"]
-    assert [name for name, layer in taken["layers"].items() if layer.get("same")] == ["drop6", "drop7"]
-    for name, layer in seen.layers.items():
-        got = taken["layers"][name]
-        got = taken["layers"][got["same"]] if "same" in got else got
+def test_a_snapshot_equals_the_forward_and_backward_of_the_checkpoint(run):
+    """Every thumbnail, level for level, and the numbers below it."""
+    opened = load_run(run)
+    inputs, labels = static_sections.select_samples(opened.data)
+    recorded = json.loads((run / "snapshots" / "000000012.json").read_text())
+    activations = capture_activations(opened.model, inputs, labels)
+    assert list(recorded["layers"]) == ["image", *activations.layers, "loss"]
+    assert [name for name, layer in recorded["layers"].items() if layer.get("same_as")] == ["drop6", "drop7"]
+    for name, layer in activations.layers.items():
+        got = recorded["layers"][name]
+        got = recorded["layers"][got["same_as"]] if "same_as" in got else got
         for i in range(len(labels)):
-            assert np.array_equal(places(got["forward"][i]), pictures.sheet(layer.output[i])), name
-            assert np.array_equal(places(got["backward"][i]), pictures.sheet(layer.gradient[i])), name
+            assert np.array_equal(indices(got["forward"][i]), thumbnails.activation_tiles(layer.output[i])), name
+            assert np.array_equal(indices(got["backward"][i]), thumbnails.activation_tiles(layer.gradient[i])), name
             assert got["forward_text"][i].startswith(f"{layer.output[i].min():.3g} to {layer.output[i].max():.3g}")
             assert f"norm {np.linalg.norm(layer.gradient[i].ravel()):.2g}" in got["backward_text"][i]
-            sizes = np.sqrt(np.mean(layer.output[i] ** 2)), np.linalg.norm(layer.gradient[i].ravel())
-            assert got["sizes"][i] == pytest.approx(sizes, rel=1e-3)
-    weight, gradient = seen.layers["conv2"].parameters["weight"]
-    assert sum(taken["layers"]["conv2"]["weight_bins"][0]) == weight.size
-    assert taken["layers"]["conv2"]["gradient_bins"][1] == pytest.approx(np.abs(gradient).max(), rel=1e-3)
+            magnitudes = np.sqrt(np.mean(layer.output[i] ** 2)), np.linalg.norm(layer.gradient[i].ravel())
+            assert got["magnitudes"][i] == pytest.approx(magnitudes, rel=1e-3)
+    weight, gradient = activations.layers["conv2"].parameters["weight"]
+    assert sum(recorded["layers"]["conv2"]["weight_bins"][0]) == weight.size
+    assert recorded["layers"]["conv2"]["gradient_bins"][1] == pytest.approx(np.abs(gradient).max(), rel=1e-3)
     velocity = opened.optimizer.velocities[[n for n, _ in opened.model.named_parameters()].index("conv2.weight")]
-    assert taken["layers"]["conv2"]["update"] == pytest.approx(np.linalg.norm(velocity) / np.linalg.norm(weight), rel=1e-3)
+    assert recorded["layers"]["conv2"]["update_ratio"] == pytest.approx(np.linalg.norm(velocity) / np.linalg.norm(weight), rel=1e-3)
 
 
-def test_the_loss_is_probabilities_and_its_gradient_is_p_minus_the_right_class(run):
-    opened = open_run(run)
-    inputs, labels = facts.samples(opened.data)
-    taken = json.loads((run / "frames" / "000000012.json").read_text())
+def test_the_gradient_of_the_loss_is_p_minus_1_for_the_true_class(run):
+    opened = load_run(run)
+    inputs, labels = static_sections.select_samples(opened.data)
+    recorded = json.loads((run / "snapshots" / "000000012.json").read_text())
     with mc.no_grad():
         p = mc.ops.softmax(opened.model(mc.Tensor(inputs))).numpy()
-    seen = look_inside(opened.model, inputs, labels)
-    for i, rows in enumerate(taken["layers"]["loss"]["bars"]):
+    activations = capture_activations(opened.model, inputs, labels)
+    for i, rows in enumerate(recorded["layers"]["loss"]["bars"]):
         assert [r[0] for r in rows] == list(range(10))
         assert np.allclose([r[1] for r in rows], p[i], atol=1e-4)
-        assert np.allclose([r[2] for r in rows], seen.layers["fc8"].gradient[i], atol=1e-4)
-        assert taken["loss"][i] == pytest.approx(-np.log(p[i, labels[i]]), rel=1e-3)
+        assert np.allclose([r[2] for r in rows], activations.layers["fc8"].gradient[i], atol=1e-4)
+        assert recorded["loss"][i] == pytest.approx(-np.log(p[i, labels[i]]), rel=1e-3)
 
 
-def test_of_many_classes_the_most_probable_and_the_right_one_are_shown():
+def test_of_many_classes_the_most_probable_and_the_true_one_are_shown():
     p = np.full((1, 1000), 0.0005)
     p[0, 7] = 1 - 999 * 0.0005
-    from minicnn.study.report.frame import loss_layer
     rows = loss_layer(p, np.array([500]))["bars"][0]
     assert (len(rows), rows[0][0], rows[-1][0]) == (10, 7, 500)
     assert rows[-1][2] == pytest.approx(0.0005 - 1)
 
 
-def test_the_run_is_the_same_with_and_without_pictures(run, tmp_path):
+def test_a_run_has_the_same_bits_with_and_without_a_report(run, tmp_path):
     train(*SHORT, "--out", tmp_path / "plain", "--no-report")
     assert sorted(p.name for p in (tmp_path / "plain").iterdir() if p.suffix != ".npz") == ["curves.png", "filters.png", "log.jsonl"]
-    with_pictures, without = (load_newest(folder)[1] for folder in (run, tmp_path / "plain"))
-    assert with_pictures["random"] == without["random"]
-    for name, w in with_pictures["model"].items():
+    with_report, without = (load_latest(folder)[1] for folder in (run, tmp_path / "plain"))
+    assert with_report["random"] == without["random"]
+    for name, w in with_report["model"].items():
         assert np.array_equal(w, without["model"][name]), name
 
 
-def test_a_resumed_run_has_the_same_frames(run, tmp_path):
+def test_a_resumed_run_has_the_same_snapshots(run, tmp_path):
     out = tmp_path / "run"
     train(*SHORT[:-1], 5, "--out", out)
-    assert [step for step, _ in frames(out)] == [0, 1, 3, 5]
-    (out / "frames" / "000000900.json").write_text("{}")                # of an earlier life
-    (out / "frames" / "000000010.tmp").write_text("{")
-    train("--resume", out, "--device", "cpu", "--steps", 12)
-    assert [step for step, _ in frames(out)] == [0, 1, 3, 5, 10, 12]
+    assert [step for step, _ in list_snapshots(out)] == [0, 1, 3, 5]
+    (out / "snapshots" / "000000900.json").write_text("{}")                # of a previous run
+    (out / "snapshots" / "000000010.tmp").write_text("{")
+    train("--resume", out, "--device", "cpu", "--max-steps", 12)
+    assert [step for step, _ in list_snapshots(out)] == [0, 1, 3, 5, 10, 12]
     assert not list(out.rglob("*.tmp"))
     for step in (0, 1, 3, 10, 12):
-        assert (out / "frames" / f"{step:09}.json").read_bytes() == (run / "frames" / f"{step:09}.json").read_bytes(), step
+        assert (out / "snapshots" / f"{step:09}.json").read_bytes() == (run / "snapshots" / f"{step:09}.json").read_bytes(), step
 
 
-def test_a_network_whose_numbers_are_gone_can_be_shown(device):
+def test_a_snapshot_of_a_network_with_nan(device):
     model = nn.Sequential(conv1=nn.Conv2d(1, 2, 3), relu1=nn.ReLU(), flatten=nn.Flatten(), fc2=nn.Linear(8, 3)).to(device)
     model.conv1.weight.data[0] = np.nan
-    taken = frame(model, to_device(np.ones((2, 1, 4, 4), np.float32), device), np.array([0, 2]), 7)
-    text = json.dumps(taken, allow_nan=False)
+    recorded = snapshot(model, to_device(np.ones((2, 1, 4, 4), np.float32), device), np.array([0, 2]), 7)
+    text = json.dumps(recorded, allow_nan=False)
     assert "4 of 8 are NaN or infinite" in text
-    assert taken["layers"]["loss"]["bars"][0] == [[0, None, None], [1, None, None], [2, None, None]]
-    assert taken["loss"] == [None, None]
-    assert pictures.BAD in places(taken["layers"]["conv1"]["forward"][0])
+    assert recorded["layers"]["loss"]["bars"][0] == [[0, None, None], [1, None, None], [2, None, None]]
+    assert recorded["loss"] == [None, None]
+    assert thumbnails.NOT_FINITE in indices(recorded["layers"]["conv1"]["forward"][0])
 
 
-def test_a_run_that_diverges_shows_how(tmp_path):
+def test_the_report_of_a_run_that_diverged(tmp_path):
     result = subprocess.run([sys.executable, ROOT / "examples" / "train_alexnet.py", *SHORT, "--lr", "1e6", "--out", tmp_path / "run"],
                             capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert f"{tmp_path}/run/report.html: what every layer did before and then" in result.stdout + result.stderr
+    assert f"{tmp_path}/run/report.html: every layer before and at the divergence" in result.stdout + result.stderr
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    steps = [f["step"] for f in inside(text, "frames")]
+    steps = [s["step"] for s in inside(text, "snapshots")]
     assert steps[0] == 0
-    assert inside(text, "frames")[-1]["loss"][0] is None
-    assert any(f["code"] == "non-finite" for f in inside(text, "facts")["findings"])
-    assert "are NaN or infinite" in inside(text, "frames")[-1]["layers"]["fc8"]["forward_text"][0]
+    assert inside(text, "snapshots")[-1]["loss"][0] is None
+    assert any(f["code"] == "non-finite" for f in inside(text, "run")["findings"])
+    assert "are NaN or infinite" in inside(text, "snapshots")[-1]["layers"]["fc8"]["forward_text"][0]
 
 
 # ---- the page
 
-def test_facts_are_those_of_the_run(run, text):
-    found, opened = inside(text, "facts"), open_run(run)
+def test_the_static_sections_describe_the_run(run, text):
+    found, opened = inside(text, "run"), load_run(run)
     assert found["classes"] == opened.data.classes
     layers = {layer["name"]: layer for layer in found["layers"]}
-    assert list(layers) == ["image", *(name for name, _ in opened.model.children()), "loss"]
+    assert list(layers) == ["image", *(name for name, _ in opened.model.named_children()), "loss"]
     parameters = sum(int(dict(layer.get("costs", [])).get("parameters", "0").replace(",", "")) for layer in found["layers"])
     assert parameters == sum(p.size for p in opened.model.parameters())
-    assert layers["conv2"]["formula"].startswith("A small window slides over the image")
+    assert layers["conv2"]["formula"] == sys.modules[mc.ops.conv2d.__module__].__doc__.strip()
     assert "def backward(self, gy" in layers["norm1"]["backward_source"]
     assert layers["pool1"]["in"] == [32, 28, 28]
     assert layers["pool1"]["out"] == [32, 13, 13]
     for name, layer in layers.items():
         assert (layer["speed"]["forward"][0] > 0 if name not in ("image",) else "speed" not in layer), name
-    recipe = dict(found["recipe"])
+    summary = dict(found["summary"])
     val = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-1]
-    assert f"top-1 {val['top1']:.2f} %" in recipe["test"]
-    assert "12 steps of 8 images" in recipe["training"]
-    assert "--seed 0" in recipe["once more"]
-    assert "--batch-size 8" in recipe["once more"]
+    assert f"top-1 {val['top1']:.2f} %" in summary["test accuracy"]
+    assert "12 steps with batches of 8 images" in summary["training"]
+    assert "--seed 0" in summary["command"]
+    assert "--batch-size 8" in summary["command"]
 
 
-def test_the_test_is_counted_right(run, text):
-    opened, found = open_run(run), inside(text, "facts")["test"]
+def test_the_test_section_equals_the_predictions_of_the_network(run, text):
+    opened, found = load_run(run), inside(text, "run")["test"]
     x = np.stack([opened.data.test_transform(opened.data.validation[i][0], None) for i in range(64)]).transpose(0, 3, 1, 2)
     y = np.array([opened.data.validation[i][1] for i in range(64)])
     with mc.no_grad():
         p = mc.ops.softmax(opened.model(mc.Tensor(x))).numpy()
     guess = p.argmax(axis=1)
     assert found["images"] == 64
-    assert found["right"] == pytest.approx(100 * (guess == y).mean())
-    counts = np.array(found["confusion"])
+    assert found["accuracy"] == pytest.approx(100 * (guess == y).mean())
+    counts = np.array(found["confusion_matrix"])
     assert counts.sum() == 64
     assert np.trace(counts) == (guess == y).sum()
     assert counts[y[0], guess[0]] >= 1
     worst = max(p[i, guess[i]] for i in range(64) if guess[i] != y[i])
     assert found["mistakes"][0]["bars"][0][1] == pytest.approx(worst, abs=1e-3)
     assert all(m["bars"][0][0] != m["label"] for m in found["mistakes"])
-    assert all(len(a["bars"]) == 5 for a in found["answers"])
+    assert all(len(a["bars"]) == 5 for a in found["examples"])
 
 
-def test_the_page_is_small_and_asks_for_nothing(text):
+def test_the_page_is_small_and_loads_nothing(text):
     assert len(text.encode()) < 5_000_000
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', text)
     program = re.sub(r'<script type="application.*?</script>', "", text, flags=re.S)
@@ -278,81 +276,81 @@ def test_the_page_is_small_and_asks_for_nothing(text):
     assert "{{" not in text
 
 
-def test_frames_of_checkpoints_are_in_it_too(run, text):
-    assert [f["step"] for f in inside(text, "frames")] == [0, 1, 3, 8, 10, 12]          # 8: the end of the first epoch
-    step, path = checkpoints(run)[0]
+def test_checkpoints_without_a_snapshot_are_in_the_report(run, text):
+    assert [s["step"] for s in inside(text, "snapshots")] == [0, 1, 3, 8, 10, 12]          # 8: the end of the first epoch
+    step, path = list_checkpoints(run)[0]
     saved = load_checkpoint(path)
     assert step == 8
-    found = inside(text, "frames")[3]["layers"]["fc8"]["weight_text"]
+    found = inside(text, "snapshots")[3]["layers"]["fc8"]["weight_text"]
     assert found.startswith(f"{saved['model']['fc8.weight'].min():.3g} to ")
 
 
-def test_names_cannot_end_the_script(run, tmp_path):
-    opened = open_run(run)
+def test_class_names_cannot_end_the_script(run, tmp_path):
+    opened = load_run(run)
     opened.data.classes[0] = "</script><b>&"
     opened.checkpoint["arguments"]["data"] = "<i>&x"
-    text = page.write(opened, tmp_path / "page.html", images=16).read_text(encoding="utf-8")
-    assert inside(text, "facts")["classes"][0] == "</script><b>&"
+    text = html.write(opened, tmp_path / "page.html", max_images=16).read_text(encoding="utf-8")
+    assert inside(text, "run")["classes"][0] == "</script><b>&"
     assert "<title>AlexNet mini on &lt;i&gt;&amp;x</title>" in text
     assert text.count("</script>") == 3
-    opened.data.classes[0] = "{{FRAMES}}"
-    opened.checkpoint["arguments"]["data"] = "{{FACTS}}"
-    text = page.write(opened, tmp_path / "page.html", images=16).read_text(encoding="utf-8")
-    assert inside(text, "facts")["classes"][0] == "{{FRAMES}}"
-    assert "<title>AlexNet mini on {{FACTS}}</title>" in text
+    opened.data.classes[0] = "{{SNAPSHOTS}}"
+    opened.checkpoint["arguments"]["data"] = "{{RUN}}"
+    text = html.write(opened, tmp_path / "page.html", max_images=16).read_text(encoding="utf-8")
+    assert inside(text, "run")["classes"][0] == "{{SNAPSHOTS}}"
+    assert "<title>AlexNet mini on {{RUN}}</title>" in text
 
 
-def test_of_too_many_frames_those_that_look_alike_are_left_out():
+def test_of_too_many_snapshots_those_that_look_alike_are_skipped():
     found = {s: f'{{"step": {s}}}' for s in (0, 1, 3, 10, 30, 100, 9000, 9500, 10_000)}
-    kept = [json.loads(t)["step"] for t in page.fitting(found, sum(map(len, found.values())) - 1)]
-    assert kept == [0, 1, 3, 10, 30, 100, 9000, 10_000]
+    selected = [json.loads(t)["step"] for t in html.select_snapshots(found, sum(map(len, found.values())) - 1)]
+    assert selected == [0, 1, 3, 10, 30, 100, 9000, 10_000]
     usual = {s: f'{{"step": {s}}}' for s in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 20_625)}
-    kept = [json.loads(t)["step"] for t in page.fitting(usual, sum(len(usual[s]) for s in (0, 1, 10, 100, 1000, 10_000, 20_625)))]
-    assert kept == [0, 1, 10, 100, 1000, 10_000, 20_625]
-    assert [json.loads(t)["step"] for t in page.fitting(found, 1)] == [0, 10_000]
+    expected = [0, 1, 10, 100, 1000, 10_000, 20_625]
+    assert [json.loads(t)["step"] for t in html.select_snapshots(usual, sum(len(usual[s]) for s in expected))] == expected
+    assert [json.loads(t)["step"] for t in html.select_snapshots(found, 1)] == [0, 10_000]
 
 
-def test_frames_that_are_damaged_or_of_other_images_are_passed_over(run, tmp_path, capsys):
+def test_damaged_snapshots_and_those_of_other_images_are_skipped(run, tmp_path, capsys):
     old = tmp_path / "run"
     shutil.copytree(run, old)
-    (old / "frames" / "000000001.json").write_bytes(b"")
-    (old / "frames" / "000000003.json").write_bytes(b"\xff\xfe{")
-    other = json.loads((old / "frames" / "000000010.json").read_text())
-    (old / "frames" / "000000010.json").write_text(json.dumps({**other, "images": 1}))
-    (old / "frames" / "000000900.json").write_text((run / "frames" / "000000012.json").read_text())
+    (old / "snapshots" / "000000001.json").write_bytes(b"")
+    (old / "snapshots" / "000000003.json").write_bytes(b"\xff\xfe{")
+    other = json.loads((old / "snapshots" / "000000010.json").read_text())
+    (old / "snapshots" / "000000010.json").write_text(json.dumps({**other, "images_crc32": 1}))
+    (old / "snapshots" / "000000900.json").write_text((run / "snapshots" / "000000012.json").read_text())
     assert main([str(old)]) == 0
     out = capsys.readouterr().out
-    assert [re.search(rf"passed over: .*{step:09}.json", out) is not None for step in (0, 1, 3, 10, 12, 900)] == [0, 1, 1, 1, 0, 1]
-    assert [f["step"] for f in inside((old / "report.html").read_text(encoding="utf-8"), "frames")] == [0, 8, 12]
+    assert [re.search(rf"skipped: .*{step:09}.json", out) is not None for step in (0, 1, 3, 10, 12, 900)] == [0, 1, 1, 1, 0, 1]
+    assert [s["step"] for s in inside((old / "report.html").read_text(encoding="utf-8"), "snapshots")] == [0, 8, 12]
 
 
-def test_a_run_does_not_end_for_want_of_a_picture(tmp_path):
+def test_a_run_goes_on_if_its_report_cannot_be_written(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "frames").write_text("in the way")
+    (tmp_path / "run" / "snapshots").write_text("in the way")
     (tmp_path / "run" / "report.html").mkdir()
     result = subprocess.run([sys.executable, ROOT / "examples" / "train_alexnet.py", *SHORT, "--out", tmp_path / "run"],
                             capture_output=True, text=True, check=False)
     assert result.returncode == 0
-    assert result.stderr.count("no picture: ") == 6                 # five frames and the page
+    assert result.stderr.count("no picture: ") == 6                 # five snapshots and the page
     assert "validation: top-1" in result.stdout
 
 
-def test_a_frame_is_no_part_of_what_health_watches(run):
-    """Which units are silent is a matter of the training's batch, not of the images of a frame."""
-    opened = open_run(run)
+def test_the_monitor_does_not_see_the_images_of_a_snapshot(run):
+    """Which units are dead depends on the training's batches alone."""
+    opened = load_run(run)
     images, labels = next(opened.data.train.epoch(0))
     peaks = []
-    for album in (None, Album(opened)):
-        with Health(opened.model, opened.optimizer, 10) as health:
+    for recorder in (None, SnapshotRecorder(opened)):
+        with TrainingMonitor(opened.model, opened.optimizer, 10) as health:
             mc.ops.cross_entropy(opened.model(mc.Tensor(images)), labels).backward()
-            if album:
-                album.take(12)
-            peaks.append({name: np.array(peak) for name, peak in health.watch.peaks.items()})
+            if recorder:
+                recorder.record(12)
+            peaks.append({name: np.array(peak) for name, peak in health.relu_hook.peaks.items()})
     np.testing.assert_equal(*peaks)
     assert peaks[0]
 
 
-def test_curves_go_through_the_numbers():
+def test_curves_go_through_the_values():
     records = [{"kind": "train", "step": s, "loss": 4 - s / 25, "top1": s} for s in range(1, 101)]
     records.append({"kind": "val", "step": 100, "loss": 1.0, "top1": 60.0, "top5": 90.0})
     records.append({"kind": "train", "step": 101, "loss": None, "top1": 0})
@@ -375,8 +373,8 @@ def test_curves_of_odd_logs():
     assert ">1,000,000<" in curves.curves([{"kind": "train", "step": 5_000_000, "loss": 1.0, "top1": 1.0}])[0]
 
 
-class Pictures:
-    """A data set of so many classes, an image each 3 times in a row; image 0 cannot be read."""
+class ThreeOfEach:
+    """A data set with three images of each class in a row; image 0 is unreadable."""
 
     def __init__(self, classes):
         self.classes = classes
@@ -390,47 +388,47 @@ class Pictures:
         return np.full((4, 4, 1), i % 256, np.uint8), i // 3
 
 
-@pytest.mark.parametrize("classes, wanted", [(2, [0, 1]), (10, [0, 2, 4, 6, 9]), (1000, None)])
-def test_samples_are_spread_over_the_classes_and_pass_over_what_cannot_be_read(classes, wanted):
-    data = types.SimpleNamespace(side=28, classes=list(range(classes)), validation=Pictures(classes),
+@pytest.mark.parametrize("classes, expected", [(2, [0, 1]), (10, [0, 2, 4, 6, 9]), (1000, None)])
+def test_samples_are_spread_over_the_classes_and_readable(classes, expected):
+    data = types.SimpleNamespace(side=28, classes=list(range(classes)), validation=ThreeOfEach(classes),
                                  test_transform=lambda image, rng: image.astype(np.float32))
-    inputs, labels = facts.samples(data)
+    inputs, labels = static_sections.select_samples(data)
     assert inputs.shape == (len(labels), 1, 4, 4)
-    if wanted:
-        assert labels.tolist() == wanted
+    if expected:
+        assert labels.tolist() == expected
     else:
         assert np.abs(labels - np.linspace(0, 999, 5)).max() < 20
-    broken = Pictures(1)
-    broken.__class__ = type("Broken", (Pictures,), {"__getitem__": lambda self, i: Pictures.__getitem__(self, 0)})
+    broken = ThreeOfEach(1)
+    broken.__class__ = type("Broken", (ThreeOfEach,), {"__getitem__": lambda self, i: ThreeOfEach.__getitem__(self, 0)})
     data.validation = broken
     with pytest.raises(DataError, match="--no-report"):
-        facts.samples(data)
+        static_sections.select_samples(data)
 
 
-def test_how_long_a_run_took():
+def test_duration_of_a_resumed_run():
     seconds = [{"kind": "train", "seconds": 40.0}, {"kind": "resume", "seconds": 0.1}, {"kind": "val", "seconds": 22.0}]
-    assert facts.duration(seconds) == "62 s"
-    assert facts.duration([{"kind": "val", "seconds": 36_000.0}]) == "10.0 h"
+    assert static_sections.duration(seconds) == "62 s"
+    assert static_sections.duration([{"kind": "val", "seconds": 36_000.0}]) == "10.0 h"
 
 
 # ---- the command
 
-def test_the_command_writes_it_anew(run, tmp_path, capsys):
+def test_the_command_rewrites_the_report(run, tmp_path, capsys):
     assert main([str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert re.match(rf"{re.escape(str(tmp_path))}/page.html: \d\.\d MB, in \d+ s", capsys.readouterr().out)
-    assert [f["step"] for f in inside((tmp_path / "page.html").read_text(encoding="utf-8"), "frames")] == [0, 1, 3, 8, 10, 12]
+    assert [s["step"] for s in inside((tmp_path / "page.html").read_text(encoding="utf-8"), "snapshots")] == [0, 1, 3, 8, 10, 12]
 
 
-def test_a_run_without_frames_has_those_of_its_checkpoints(run, tmp_path):
+def test_a_run_without_snapshots_has_those_of_its_checkpoints(run, tmp_path):
     (tmp_path / "old").mkdir()
-    for _, path in checkpoints(run):
+    for _, path in list_checkpoints(run):
         (tmp_path / "old" / path.name).write_bytes(path.read_bytes())
     assert main([str(tmp_path / "old")]) == 0
-    assert [f["step"] for f in inside((tmp_path / "old" / "report.html").read_text(encoding="utf-8"), "frames")] == [8, 12]
+    assert [s["step"] for s in inside((tmp_path / "old" / "report.html").read_text(encoding="utf-8"), "snapshots")] == [8, 12]
 
 
-def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
-    for argv, message in (([str(tmp_path / "nowhere")], "no such folder; name that of a run"),
+def test_errors_are_one_line(run, tmp_path, capsys):
+    for argv, message in (([str(tmp_path / "nowhere")], "no such folder; name the folder of a run"),
                           ([str(tmp_path)], "no checkpoint of a run is here"),
                           ([str(run), "--out", str(tmp_path / "no" / "page.html")], "there is no folder"),
                           ([str(run), "--out", str(tmp_path)], "is a folder; name a file in it")):
@@ -441,20 +439,56 @@ def test_mistakes_are_told_in_one_line(run, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+class SignDescent(mc.optim.Optimizer):
+    """A user's optimizer: a fixed step against the sign of the gradient. It keeps no velocities and no last update."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        for p in self.params:
+            p.data -= self.param_groups[0]["lr"] * np.sign(p.grad)
+
+
+def test_an_optimizer_without_velocities(run, tmp_path):
+    """Snapshots and checkpoints of its run have no update ratio; the rest of the report is there."""
+    opened = load_run(run)
+    opened.folder, opened.records = tmp_path, []
+    opened.optimizer = SignDescent(opened.model.parameters(), 1e-3)
+    assert not hasattr(opened.optimizer, "velocities")
+    recorder = SnapshotRecorder(opened)
+    recorder.start(0)
+    images, labels = next(opened.data.train.epoch(0))
+    for step in (1, 2):
+        opened.optimizer.zero_grad()
+        mc.ops.cross_entropy(opened.model(mc.Tensor(images)), labels).backward()
+        opened.optimizer.step()
+        if recorder.should_record(step):
+            recorder.record(step)
+    opened.checkpoint["step"] = 2
+    assert "velocities" not in opened.optimizer.state_dict()
+    CheckpointManager(tmp_path).save(2, model=opened.model.state_dict(), optimizer=opened.optimizer.state_dict())
+    text = html.write(opened, max_images=16).read_text(encoding="utf-8")
+    snapshots = inside(text, "snapshots")
+    assert [s["step"] for s in snapshots] == [0, 1, 2]
+    for s in snapshots:
+        assert "update_ratio" not in s["layers"]["conv2"]
+        assert sum(s["layers"]["conv2"]["weight_bins"][0]) > 0
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     path.write_text("old")
-    monkeypatch.setattr(page.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
-        page.write(open_run(run), path, images=8)
+        html.write(load_run(run), path, max_images=8)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
-def test_without_the_examples_it_says_what_is_missing(run, monkeypatch, capsys, tmp_path):
-    from minicnn.study import run as module
-    monkeypatch.setattr(module, "EXAMPLES", tmp_path)
-    assert main([str(run)]) == 2
-    assert "run it in a checkout" in capsys.readouterr().err
+def test_the_command_works_from_any_folder(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run), "--out", "page.html"]) == 0
+    assert inside((tmp_path / "page.html").read_text(encoding="utf-8"), "run")["layers"][1]["name"] == "conv1"
 
 
 # ---- in a browser
@@ -467,70 +501,70 @@ def browser(tmp_path):
         yield page
 
 
-def chosen(browser):
-    """What the page shows: layer, moment, and the pictures of forward and backward."""
+def displayed(browser):
+    """What the page shows: layer, snapshot, and the thumbnails of forward and backward."""
     return types.SimpleNamespace(**browser.run("""({
-        layer: document.getElementById("name").textContent, moment: document.getElementById("moment").textContent,
+        layer: document.getElementById("name").textContent, snapshot: document.getElementById("snapshot-label").textContent,
         loss: document.getElementById("loss").textContent, hash: location.hash,
-        pictures: [...document.querySelectorAll(".ways article .shown img")].map(i => i.src),
+        thumbnails: [...document.querySelectorAll(".panels article .drawing img")].map(i => i.src),
         bars: [...document.querySelectorAll("#forward .bars .number")].map(n => n.textContent)})"""))
 
 
 def test_every_layer_can_be_chosen_by_keyboard(run, text, browser):
-    layers = [layer["name"] for layer in inside(text, "facts")["layers"]]
-    last = inside(text, "frames")[-1]["layers"]
+    layers = [layer["name"] for layer in inside(text, "run")["layers"]]
+    last = inside(text, "snapshots")[-1]["layers"]
     browser.open(run / "report.html", "#layer=image")
     browser.run('document.getElementById("layer-0").focus()')
     seen = []
     for _ in layers:
-        shown = chosen(browser)
+        shown = displayed(browser)
         seen.append(shown.layer)
         if shown.layer not in ("image", "loss"):
-            source = last[last[shown.layer].get("same", shown.layer)]
-            assert shown.pictures[:2] == [source["forward"][0], source["backward"][0]]
+            source = last[last[shown.layer].get("same_as", shown.layer)]
+            assert shown.thumbnails[:2] == [source["forward"][0], source["backward"][0]]
         if "weight" in last[shown.layer]:
-            assert shown.pictures[2:] == [last[shown.layer]["weight"], last[shown.layer]["gradient"]]
+            assert shown.thumbnails[2:] == [last[shown.layer]["weight"], last[shown.layer]["gradient"]]
         if shown.layer == "loss":
             assert shown.bars == [f"{100 * p:.1f} %" for _, p, _ in last["loss"]["bars"][0]]
         browser.press("ArrowDown", 40)
     assert seen == layers
     assert browser.run("Promise.all([...document.images].map(i => i.decode())).then(() => document.images.length)") > 10
-    assert browser.complaints == []
+    assert browser.console == []
     assert [r.partition("#")[0] for r in browser.requests if not r.startswith("data:")] == [(run / "report.html").resolve().as_uri()]
 
 
-def test_moments_and_images_can_be_chosen_by_keyboard(run, text, browser):
-    taken = inside(text, "frames")
+def test_snapshots_and_images_can_be_chosen_by_keyboard(run, text, browser):
+    recorded = inside(text, "snapshots")
     browser.open(run / "report.html", "#layer=conv1")
-    assert chosen(browser).moment == "after 12 steps"
-    lengths = browser.run('[...document.querySelectorAll("#layers .size.back")].map(bar => parseFloat(bar.style.width))')
-    norms = [taken[-1]["layers"][name].get("sizes", [[0, 0]])[0][1] for name in taken[-1]["layers"]]
-    conv2, fc8 = (list(taken[-1]["layers"]).index(name) for name in ("conv2", "fc8"))
+    assert displayed(browser).snapshot == "after 12 steps"
+    lengths = browser.run('[...document.querySelectorAll("#layers .magnitude.back")].map(bar => parseFloat(bar.style.width))')
+    norms = [recorded[-1]["layers"][name].get("magnitudes", [[0, 0]])[0][1] for name in recorded[-1]["layers"]]
+    conv2, fc8 = (list(recorded[-1]["layers"]).index(name) for name in ("conv2", "fc8"))
     for i in (conv2, fc8):
         assert lengths[i] == pytest.approx(100 + 25 * np.log10(norms[i] / max(norms)), abs=0.1)
     assert lengths[0] == 0
     browser.run('document.getElementById("step").focus()')
-    moments = ["after 10 steps", "after 8 steps", "after 3 steps", "after 1 step", "before the first step"]
-    for frame_, words in zip(reversed(taken[:-1]), moments, strict=True):
+    labels = ["after 10 steps", "after 8 steps", "after 3 steps", "after 1 step", "before the first step"]
+    for snapshot_, label in zip(reversed(recorded[:-1]), labels, strict=True):
         browser.press("ArrowLeft", 37)
-        shown = chosen(browser)
-        assert shown.moment == words
-        assert shown.pictures[0] == frame_["layers"]["conv1"]["forward"][0]
+        shown = displayed(browser)
+        assert shown.snapshot == label
+        assert shown.thumbnails[0] == snapshot_["layers"]["conv1"]["forward"][0]
     browser.run('document.getElementById("sample-0").focus()')
     browser.press("ArrowRight", 39)
-    assert chosen(browser).pictures[0] == taken[0]["layers"]["conv1"]["forward"][1]
-    assert chosen(browser).hash == "#layer=conv1&image=2&step=0"
-    assert browser.complaints == []
+    assert displayed(browser).thumbnails[0] == recorded[0]["layers"]["conv1"]["forward"][1]
+    assert displayed(browser).hash == "#layer=conv1&image=2&step=0"
+    assert browser.console == []
 
 
-def test_the_address_says_what_is_shown(run, browser):
+def test_the_address_selects_layer_image_and_snapshot(run, browser):
     browser.open(run / "report.html", "#layer=pool2&image=3&step=3")
-    shown = chosen(browser)
-    assert (shown.layer, shown.moment) == ("pool2", "after 3 steps")
+    shown = displayed(browser)
+    assert (shown.layer, shown.snapshot) == ("pool2", "after 3 steps")
     browser.run('location.hash = "#layer=nonsense&image=99&step=x"')
     browser.run("new Promise(done => setTimeout(done, 50))")
-    assert chosen(browser).layer == "pool2"
-    assert browser.complaints == []
+    assert displayed(browser).layer == "pool2"
+    assert browser.console == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
@@ -547,11 +581,11 @@ def test_nothing_is_wider_than_the_window(run, text, browser, width):
                            'document.getElementById("backward").getBoundingClientRect().top')
 
 
-def test_the_browser_would_notice_a_broken_page(run, tmp_path, browser, text):
-    """A negative control: an exception, and a picture that is asked of a network."""
+def test_the_browser_notices_a_broken_page(run, tmp_path, browser, text):
+    """A negative control: an exception, and an image that is requested."""
     broken = tmp_path / "broken.html"
-    broken.write_text(text.replace("rows(at(\"recipe\"), facts.recipe);", "nonsense();").replace(
+    broken.write_text(text.replace('fillTable(byId("summary"), run.summary);', "nonsense();").replace(
         "<main>", '<main><img src="missing.png">'), encoding="utf-8")
     browser.open(broken)
-    assert any("nonsense is not defined" in c for c in browser.complaints)
+    assert any("nonsense is not defined" in c for c in browser.console)
     assert any(r.endswith("missing.png") for r in browser.requests)

@@ -1,4 +1,4 @@
-"""An image becomes an input as the papers say: every step against its definition, against Pillow, and where it is there, torchvision."""
+"""Transforms: each against its definition, against Pillow, and against torchvision where that is installed."""
 
 import collections
 import fractions
@@ -13,49 +13,47 @@ from PIL import Image
 
 from minicnn import data
 from minicnn.data import transforms as tf
-from minicnn.data.picture import Picture
+from minicnn.data.lazy_image import LazyImage
 from minicnn.data.transforms import (
     CenterCrop,
-    ColourJitter,
+    ColorJitter,
     Compose,
     MeanImage,
-    MeanPixel,
     Normalize,
-    PCAColour,
-    RadialDistortion,
+    PCAColorJitter,
+    RandomAspect,
     RandomCrop,
-    RandomMirror,
+    RandomHorizontalFlip,
+    RandomRadialDistortion,
     RandomResizedCrop,
+    RandomRotation,
+    RandomTranslate,
     Resize,
-    Rotate,
     ScaleJitter,
-    Stretch,
-    ToArray,
-    Translate,
-    all_terms,
-    paper_test,
-    paper_train,
+    SubtractMean,
+    ToFloat,
+    alexnet_test,
+    alexnet_train,
+    compose_affine,
     torchvision_test,
 )
-from minicnn.data.transforms.colour import IMAGENET_VALUES, IMAGENET_VECTORS, recoloured
-from minicnn.data.transforms.lens import bent
-from minicnn.data.transforms.motions import rotated, stretched, translated
-from minicnn.data.transforms.step import Step
+from minicnn.data.transforms.base import Transform
+from minicnn.data.transforms.color import IMAGENET_VALUES, IMAGENET_VECTORS, adjust_color
+from minicnn.data.transforms.geometric import distort, rotate, stretch, translate
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
 MEAN, STD = np.array([123.7, 116.3, 103.5]), np.array([58.4, 57.1, 57.4])
 COVARIANCE = np.array([[3000.0, 2500, 2000], [2500, 2800, 2400], [2000, 2400, 3100]])
 
-# One of every kind, and an image for it.
-STEPS = {
-    "Resize": Resize(10), "ScaleJitter": ScaleJitter(5, 40), "CenterCrop": CenterCrop(7), "RandomCrop": RandomCrop(9, padding=2, within=14),
-    "RandomResizedCrop": RandomResizedCrop(8, (0.3, 0.9), (0.5, 1.5)), "RandomMirror": RandomMirror(), "Rotate": Rotate(30, fill=9),
-    "Translate": Translate(0.3, fill=7), "Stretch": Stretch(1.4), "RadialDistortion": RadialDistortion(0.25),
-    "Normalize": Normalize(MEAN, STD), "MeanPixel": MeanPixel([0.1, 1 / 3, 104]), "MeanImage": MeanImage(PHOTO / 3), "ToArray": ToArray(),
-    "PCAColour": PCAColour(COVARIANCE / 7, sigma=0.2), "ColourJitter": ColourJitter(0.4, 0.3, 0.2),
-    "Compose": Compose(Resize(10), RandomCrop(8), PCAColour(COVARIANCE), Normalize(0.1, 3)),
-}
+# One of every kind.
+STEPS = {type(step).__name__: step for step in (
+    Resize(10), ScaleJitter(5, 40), CenterCrop(7), RandomCrop(9, padding=2, within=14), RandomResizedCrop(8, (0.3, 0.9), (0.5, 1.5)),
+    RandomHorizontalFlip(), RandomRotation(30, fill=9), RandomTranslate(0.3, fill=7), RandomAspect(1.4), RandomRadialDistortion(0.25),
+    Normalize(MEAN, STD), SubtractMean([0.1, 1 / 3, 104]), MeanImage(PHOTO / 3), ToFloat(),
+    PCAColorJitter(COVARIANCE / 7, sigma=0.2), ColorJitter(0.4, 0.3, 0.2),
+    Compose(Resize(10), RandomCrop(8), PCAColorJitter(COVARIANCE), Normalize(0.1, 3)),
+)}
 
 
 class Items:
@@ -78,36 +76,36 @@ def photos():
 
 @pytest.fixture(scope="module")
 def tv():
-    """torchvision's transforms."""
+    """torchvision's transforms, skipped where they are missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             from torchvision import transforms
             from torchvision.transforms import functional  # noqa: F401
-        except (ImportError, RuntimeError, OSError) as error:           # not there, or not for the torch that is
+        except (ImportError, RuntimeError, OSError) as error:           # missing, or built for another torch
             pytest.skip(f"no torchvision: {error}")
     return transforms
 
 
 def smooth(height, width, channels=3):
-    """A smooth photograph of bytes: what is sampled between its pixels is near them."""
+    """A smooth photograph of bytes: values sampled between its pixels are near them."""
     y, x = np.mgrid[:height, :width]
     return np.stack([128 + 100 * np.sin((c + 1) * y / height + x / width * (3 - c)) for c in range(channels)], axis=2).astype(np.uint8)
 
 
-# ---- of every step
+# ---- every transform
 
-def test_every_kind_of_step_is_tested_here():
-    kinds = {name for name, value in vars(tf).items() if isinstance(value, type) and issubclass(value, Step)}
+def test_every_transform_is_tested_here():
+    kinds = {name for name, value in vars(tf).items() if isinstance(value, type) and issubclass(value, Transform)}
     assert kinds == set(STEPS)
     assert kinds <= set(tf.__all__)
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_says_how_it_was_made_and_survives_pickling(name):
+def test_a_repr_makes_the_transform_again_and_so_does_a_pickle(name):
     step = STEPS[name]
     copies = [pickle.loads(pickle.dumps(step))]
-    if name != "MeanImage":                     # an image is too long for a repr: that tells its shape
+    if name != "MeanImage":                     # an image is too long for a repr: it has the shape only
         copies.append(eval(repr(step), vars(tf).copy()))
     for copy in copies:
         assert repr(copy) == repr(step)
@@ -119,20 +117,20 @@ def test_a_step_says_how_it_was_made_and_survives_pickling(name):
 def test_reprs():
     assert repr(STEPS["Compose"].steps[0]) == "Resize(size=10)"
     assert repr(STEPS["RandomCrop"]) == "RandomCrop(size=9, padding=2, within=14)"
-    assert repr(MeanPixel([0.1, 2, 3])) == "MeanPixel(mean=[0.1, 2.0, 3.0])"
+    assert repr(SubtractMean([0.1, 2, 3])) == "SubtractMean(mean=[0.1, 2.0, 3.0])"
     assert repr(STEPS["MeanImage"]) == "MeanImage(mean_image=<array 20 x 30 x 3>)"
-    assert repr(Compose(Resize(10), RandomMirror())) == "Compose(Resize(size=10), RandomMirror())"
+    assert repr(Compose(Resize(10), RandomHorizontalFlip())) == "Compose(Resize(size=10), RandomHorizontalFlip(p=0.5))"
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_draws_the_same_numbers_whatever_the_image_is(name):
-    """Or what the next step does to an image would depend on that image's size."""
-    step, photo = STEPS[name], Picture(Image.fromarray(PHOTO))
+def test_a_transform_draws_the_same_numbers_whatever_the_image_is(name):
+    """Otherwise what the next transform does to an image would depend on that image's size."""
+    step, photo = STEPS[name], LazyImage(Image.fromarray(PHOTO))
     images = [PHOTO, PHOTO[:, :20], photo, PHOTO.astype(np.float32), np.repeat(PHOTO, 11, axis=0)]
-    if name == "ColourJitter":
-        images.pop(3)                           # it wants bytes
+    if name == "ColorJitter":
+        images.pop(3)                           # for bytes only
     if name == "MeanImage":
-        images = images[2:4]                    # it wants one size
+        images = images[2:4]                    # for one size
     states = []
     for image in images:
         rng = np.random.default_rng(5)
@@ -143,7 +141,7 @@ def test_a_step_draws_the_same_numbers_whatever_the_image_is(name):
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_seeded_twice_does_the_same_and_leaves_its_image_alone(name):
+def test_a_transform_is_deterministic_for_a_seed_and_does_not_change_its_input(name):
     step, before = STEPS[name], PHOTO.copy()
     results = [np.asarray(step(PHOTO, np.random.default_rng(seed))) for seed in (0, 0, *range(1, 30))]
     np.testing.assert_array_equal(results[0], results[1])
@@ -151,8 +149,8 @@ def test_a_step_seeded_twice_does_the_same_and_leaves_its_image_alone(name):
     np.testing.assert_array_equal(PHOTO, before)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in ("ColourJitter",)])
-def test_floats_go_the_same_way_as_bytes(name):
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {"ColorJitter"}))
+def test_floats_are_transformed_like_bytes(name):
     bytes_first = np.asarray(STEPS[name](PHOTO, np.random.default_rng(3)))
     floats = np.asarray(STEPS[name](PHOTO.astype(np.float32), np.random.default_rng(3)))
     assert floats.dtype == np.float32
@@ -160,54 +158,66 @@ def test_floats_go_the_same_way_as_bytes(name):
     np.testing.assert_allclose(floats, bytes_first, atol=1.01)           # bytes are rounded, in Pillow once per direction
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in ("Normalize", "PCAColour", "MeanImage", "MeanPixel", "Compose")])
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {"Normalize", "PCAColorJitter", "MeanImage", "SubtractMean", "Compose"}))
 def test_grey_images_stay_grey(name):
     grey = STEPS[name](PHOTO[..., :1], np.random.default_rng(3))
     assert grey.shape[2] == 1
-    as_colours = np.asarray(STEPS[name](np.repeat(PHOTO[..., :1], 3, axis=2), np.random.default_rng(3)))
-    np.testing.assert_allclose(np.asarray(grey)[..., 0], as_colours[..., 0], atol=1)
+    as_rgb = np.asarray(STEPS[name](np.repeat(PHOTO[..., :1], 3, axis=2), np.random.default_rng(3)))
+    np.testing.assert_allclose(np.asarray(grey)[..., 0], as_rgb[..., 0], atol=1)
 
 
 MISTAKES = [
-    (lambda: Resize(0), "Resize: size is a whole number of pixels, at least 1, not 0"),
-    (lambda: Resize(2.5), "Resize: size is a whole number of pixels, at least 1, not 2.5"),
-    (lambda: CenterCrop(True), "CenterCrop: size is a whole number of pixels"),
-    (lambda: ScaleJitter(480, 256), "ScaleJitter: high is a whole number of pixels, at least 480, not 256"),
-    (lambda: RandomCrop(10, padding=-1), "RandomCrop: padding is a whole number of pixels, at least 0, not -1"),
-    (lambda: RandomCrop(10, within=9), "RandomCrop: within is a whole number of pixels, at least 10, not 9"),
-    (lambda: RandomResizedCrop(10, scale=(0, 1)), r"scale\[0\] is a number from 0 to 1 \(and not 0\), not 0"),
-    (lambda: RandomResizedCrop(10, scale=(0.5, 0.2)), r"scale\[1\] is a number from 0.5 to 1, not 0.2"),
-    (lambda: RandomResizedCrop(10, ratio=2), r"ratio is a pair \(least, greatest\), not 2"),
-    (lambda: Rotate(-3), "Rotate: degrees is a number from 0 to 180, not -3"),
-    (lambda: Rotate(float("nan")), "Rotate: degrees is a number from 0 to 180, not nan"),
-    (lambda: Rotate(3, fill=1000), "Rotate: fill is a number from -255 to 255, not 1000"),
-    (lambda: Translate("half"), "Translate: fraction is a number from 0 to 1, not 'half'"),
-    (lambda: Stretch(0.5), "Stretch: ratio is a number from 1 to 10, not 0.5"),
-    (lambda: RadialDistortion(0.5), "RadialDistortion: strength is a number from 0 to 0.3, not 0.5"),
-    (lambda: ColourJitter(contrast=-0.1), "ColourJitter: contrast is a number from 0 to 1, not -0.1"),
-    (lambda: MeanPixel([[1, 2], [3, 4]]), "MeanPixel: mean is one number, or one for each channel"),
-    (lambda: MeanPixel(np.nan), "MeanPixel: mean is one number, or one for each channel, not nan"),
-    (lambda: Normalize(0, [1, 0]), "Normalize: std is positive"),
-    (lambda: PCAColour(np.ones((2, 3))), "PCAColour: a covariance is a square of numbers"),
-    (lambda: PCAColour(np.triu(COVARIANCE)), "PCAColour: a covariance is symmetric"),
-    (lambda: PCAColour(-COVARIANCE), "PCAColour: a covariance has no negative eigenvalues"),
-    (lambda: PCAColour(COVARIANCE, sigma=-1), "PCAColour: sigma is a number from 0 to 10, not -1"),
-    (lambda: MeanImage(MEAN), "MeanImage: an image is uint8 or float32"),
-    (lambda: MeanImage.fit(Items(), 8), "MeanImage.fit: no images to look at"),
-    (lambda: PCAColour.fit(Items(PHOTO[:1, :1])), "one pixel has none"),
-    (lambda: tf.channel_statistics(Items(PHOTO, PHOTO[..., :1])), "image 1 has 1 channels, those before have 3"),
-    (lambda: Resize(5)(PHOTO[0]), r"Resize: an image is uint8 or float32 \(H, W, channels\) .*, not uint8 of shape \(30, 3\)"),
-    (lambda: Resize(5)(PHOTO[:0]), r"with some pixels, not uint8 of shape \(0, 30, 3\)"),
-    (lambda: Resize(5)(PHOTO.astype(np.float64)), "an image is uint8 or float32"),
-    (lambda: RandomResizedCrop(5)(None, RNG), "RandomResizedCrop: an image is .* not None"),
+    (lambda: Resize(0), "Resize: size must be an int of at least 1, got 0"),
+    (lambda: Resize(2.5), "Resize: size must be an int of at least 1, got 2.5"),
+    (lambda: CenterCrop(True), "CenterCrop: size must be an int of at least 1, got True"),
+    (lambda: ScaleJitter(480, 256), "ScaleJitter: high must be an int of at least 480, got 256"),
+    (lambda: RandomCrop(10, padding=-1), "RandomCrop: padding must be an int of at least 0, got -1"),
+    (lambda: RandomCrop(10, within=9), "RandomCrop: within must be an int of at least 10, got 9"),
+    (lambda: Resize((9, 9)), r"Resize: size must be one int, the shorter side, got \(9, 9\); for square images put CenterCrop after it"),
+    (lambda: CenterCrop((5, 6)), r"CenterCrop: crops are square: size must be an int \(or a pair of equal ints\), got \(5, 6\)"),
+    (lambda: RandomHorizontalFlip(1.5), "RandomHorizontalFlip: p must be a number from 0 to 1, got 1.5"),
+    (lambda: RandomResizedCrop(10, scale=(0, 1)), r"scale\[0\] must be a number from 0 to 1 \(except 0\), got 0"),
+    (lambda: RandomResizedCrop(10, scale=(0.5, 0.2)), r"scale\[1\] must be a number from 0.5 to 1, got 0.2"),
+    (lambda: RandomResizedCrop(10, ratio=2), r"ratio must be a pair \(least, greatest\), got 2"),
+    (lambda: RandomRotation(-3), "RandomRotation: degrees must be a number from 0 to 180, got -3"),
+    (lambda: RandomRotation(float("nan")), "RandomRotation: degrees must be a number from 0 to 180, got nan"),
+    (lambda: RandomRotation(3, fill=1000), "RandomRotation: fill must be a number from -255 to 255, got 1000"),
+    (lambda: RandomTranslate("half"), "RandomTranslate: fraction must be a number from 0 to 1, got 'half'"),
+    (lambda: RandomAspect(0.5), "RandomAspect: ratio must be a number from 1 to 10, got 0.5"),
+    (lambda: RandomRadialDistortion(0.5), "RandomRadialDistortion: strength must be a number from 0 to 0.3, got 0.5"),
+    (lambda: ColorJitter(contrast=-0.1), "ColorJitter: contrast must be a number from 0 to 1, got -0.1"),
+    (lambda: SubtractMean([[1, 2], [3, 4]]), "SubtractMean: mean must be one finite number, or one per channel"),
+    (lambda: SubtractMean(np.nan), "SubtractMean: mean must be one finite number, or one per channel, got nan"),
+    (lambda: Normalize(0, [1, 0]), "Normalize: std must be positive"),
+    (lambda: PCAColorJitter(np.ones((2, 3))), "PCAColorJitter: covariance must be a square of finite numbers"),
+    (lambda: PCAColorJitter(np.triu(COVARIANCE)), "PCAColorJitter: covariance must be symmetric"),
+    (lambda: PCAColorJitter(-COVARIANCE), "PCAColorJitter: covariance must have no negative eigenvalue"),
+    (lambda: PCAColorJitter(COVARIANCE, sigma=-1), "PCAColorJitter: sigma must be a number from 0 to 10, got -1"),
+    (lambda: MeanImage(MEAN), "MeanImage: an image must be a non-empty uint8 or float32 array"),
+    (lambda: MeanImage.fit(Items(), 8), "MeanImage.fit: needs one image or more, got a data set of 0 and max_images=None"),
+    (lambda: PCAColorJitter.fit(Items(PHOTO[:1, :1])), "needs two pixels or more, got 1"),
+    (lambda: tf.channel_statistics(Items(PHOTO, PHOTO[..., :1])),
+     "all images must have the same channels, but image 1 has 1, those before 3"),
+    (lambda: Resize(5)(PHOTO[0]), r"Resize: an image must be a .* array \(H, W, channels\), got uint8 of shape \(30, 3\)"),
+    (lambda: Resize(5)(PHOTO[:0]), r"must be a non-empty .* got uint8 of shape \(0, 30, 3\)"),
+    (lambda: Resize(5)(PHOTO.astype(np.float64)), "an image must be a non-empty uint8 or float32 array"),
+    (lambda: RandomResizedCrop(5)(None, RNG), "RandomResizedCrop: an image must be .* got None"),
+    (lambda: Resize(5)(PHOTO.transpose(2, 0, 1)),
+     r"Resize: an image must be \(H, W, channels\), got \(3, 20, 30\), which looks like \(channels, H, W\)"),
+    (lambda: CenterCrop(5)(PHOTO[:20, :20, :1].transpose(2, 0, 1)),
+     r"CenterCrop: .* got \(1, 20, 20\), which looks like \(channels, H, W\)"),
+    (lambda: Normalize(tf.IMAGENET_MEAN, tf.IMAGENET_STD)(PHOTO),
+     r"Normalize\(mean=.*\): a std below 1 is for .* put ToFloat\(\) before it"),
     (lambda: CenterCrop(21)(PHOTO), r"CenterCrop: a 21 x 21 crop does not fit into an image of 20 x 30; put Resize\(21\) or more"),
     (lambda: RandomCrop(25, padding=2)(PHOTO, RNG), "RandomCrop: a 25 x 25 crop does not fit into an image of 24 x 34"),
-    (lambda: STEPS["MeanImage"](PHOTO[:8, :9]), "MeanImage: an image of 8 x 9 x 3 minus a mean image of 20 x 30 x 3; put Resize"),
-    (lambda: ColourJitter(0.1)(PHOTO.astype(np.float32), RNG), "ColourJitter: bytes with 1 or 3 channels are wanted, not float32 with 3"),
-    (lambda: MeanPixel(MEAN)(PHOTO[..., :1]), "MeanPixel: numbers for 3 channels, but the image has 1"),
-    (lambda: PCAColour(COVARIANCE)(PHOTO[..., :1], RNG), "PCAColour: numbers for 3 channels, but the image has 1"),
-    (lambda: all_terms([Normalize(1), Normalize(MEAN, STD)], None, channels=1), "Normalize: numbers for 3 channels, but the image has 1"),
-    (lambda: paper_train(0), "size is a whole number of pixels"),
+    (lambda: STEPS["MeanImage"](PHOTO[:8, :9]),
+     "MeanImage: the image must have the size of the mean image, 20 x 30 x 3, got 8 x 9 x 3; put Resize"),
+    (lambda: ColorJitter(0.1)(PHOTO.astype(np.float32), RNG),
+     "ColorJitter: an image must be uint8 with 1 or 3 channels, got float32 with 3"),
+    (lambda: SubtractMean(MEAN)(PHOTO[..., :1]), "SubtractMean: expects 3 channels, but the image has 1"),
+    (lambda: PCAColorJitter(COVARIANCE)(PHOTO[..., :1], RNG), "PCAColorJitter: expects 3 channels, but the image has 1"),
+    (lambda: compose_affine([Normalize(1), Normalize(MEAN, STD)], None, channels=1), "Normalize: expects 3 channels, but the image has 1"),
+    (lambda: alexnet_train(0), "size must be an int of at least 1"),
 ]
 
 
@@ -217,23 +227,44 @@ def test_mistakes_get_one_clear_message(mistake, message):
         mistake()
 
 
-def test_a_list_of_steps_and_missing_dice_are_mistakes_too():
-    with pytest.raises(TypeError, match=r"write Compose\(first, second\), without a list"):
-        Compose([Resize(5)])
-    with pytest.raises(TypeError, match=r"Compose\(RandomMirror\(\)\) has chance in it: call it as transform\(image, numpy.random"):
-        Compose(RandomMirror())(PHOTO)
+def test_wrong_types_are_refused():
+    with pytest.raises(TypeError, match=r"Compose: a transform must be a function of \(image, rng\), got 5"):
+        Compose(Resize(5), 5)
+    with pytest.raises(TypeError, match=r"Compose: a transform must be a function of \(image, rng\), got \[Resize"):
+        Compose([Resize(5)], [CenterCrop(5)])
+    with pytest.raises(TypeError, match=r"Compose\(RandomHorizontalFlip\(p=0.5\)\) is random: call it as transform\(image, numpy.random"):
+        Compose(RandomHorizontalFlip())(PHOTO)
 
 
-# ---- how large, and which part
+def test_habits_from_torchvision_work_or_get_a_hint():
+    for steps in ([Resize(10), CenterCrop(8)], (Resize(10), CenterCrop(8)), [Compose([Resize(10)]), CenterCrop(8)]):
+        assert repr(Compose(steps)) == "Compose(Resize(size=10), CenterCrop(size=8))"
+    assert Compose([]).steps == ()
+    for crop in (CenterCrop((8, 8)), RandomCrop([8, 8]), RandomResizedCrop((8, 8))):
+        assert crop.size == 8
+        assert crop(PHOTO, np.random.default_rng(0)).shape == (8, 8, 3)
+    flips = [RandomHorizontalFlip(p) for p in (0, 0.5, 1)]
+    flipped = [sum(flip(PHOTO, np.random.default_rng(i)) is not PHOTO for i in range(400)) for flip in flips]
+    assert (flipped[0], flipped[2]) == (0, 400)
+    assert 160 < flipped[1] < 240
+    imagenet = Compose([ToFloat(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    np.testing.assert_allclose(imagenet(PHOTO), (PHOTO / 255 - tf.IMAGENET_MEAN) / tf.IMAGENET_STD, rtol=1e-5, atol=1e-6)
+    with pytest.raises(AttributeError, match=r"minicnn.data.transforms has no 'ToTensor': write ToFloat\(\)"):
+        _ = tf.ToTensor
+    with pytest.raises(AttributeError, match="minicnn.data.transforms has no 'Grayscale'$"):
+        _ = tf.Grayscale
+
+
+# ---- resizing and cropping
 
 @pytest.mark.parametrize("name", ["china", "retina", "rocket", "coffee"])
 @pytest.mark.parametrize("size", [64, 256, 700])
-def test_resize_is_pillows_of_the_whole_picture_and_a_crop_computes_the_same(photos, name, size):
+def test_resize_is_pillows_and_a_crop_computes_the_same_pixels(photos, name, size):
     photo = photos[name]
     H, W = photo.shape[:2]
     h, w = (size, int(size * W / H)) if H < W else (int(size * H / W), size)
     whole = np.asarray(Image.fromarray(photo).resize((w, h), Image.Resampling.BILINEAR))
-    for image in (photo, Picture(Image.fromarray(photo))):
+    for image in (photo, LazyImage(Image.fromarray(photo))):
         picture = Resize(size)(image)
         assert picture.shape == (h, w, 3)
         np.testing.assert_array_equal(np.asarray(picture), whole)
@@ -252,8 +283,8 @@ def test_scale_jitter_draws_every_side_equally():
     assert (ScaleJitter().low, ScaleJitter().high) == (256, 480)
 
 
-def test_random_crops_within_come_from_everywhere_in_the_middle_and_from_nowhere_else():
-    image = np.arange(8 * 20, dtype=np.uint8).reshape(8, 20, 1)             # the middle 6 x 6: rows 1..6, columns 7..12
+def test_random_crops_within_the_center_have_every_position_equally_often():
+    image = np.arange(8 * 20, dtype=np.uint8).reshape(8, 20, 1)             # the central 6 x 6: rows 1..6, columns 7..12
     rng = np.random.default_rng(0)
     corners = collections.Counter(int(RandomCrop(4, within=6)(image, rng)[0, 0, 0]) for _ in range(4500))
     assert sorted(corners) == [20 * row + column for row in (1, 2, 3) for column in (7, 8, 9)]
@@ -262,7 +293,7 @@ def test_random_crops_within_come_from_everywhere_in_the_middle_and_from_nowhere
     assert len(narrow) == 5 * 9
 
 
-def test_random_resized_crop_draws_area_and_shape_uniformly_and_every_place():
+def test_random_resized_crop_draws_area_ratio_and_position_uniformly():
     """Where every part fits, the first of the ten draws decides: area is uniform, and so is the logarithm of width / height."""
     H, W, step, rng = 400, 500, RandomResizedCrop(224, (0.1, 0.3), (0.5, 2)), np.random.default_rng(0)
     parts = np.array([step.part(H, W, rng.random((10, 4))) for _ in range(4000)], float)
@@ -274,11 +305,11 @@ def test_random_resized_crop_draws_area_and_shape_uniformly_and_every_place():
     for sample in ((h * w / (H * W) - 0.1) / 0.2, np.log(w / h) / np.log(4) + 0.5, top / (H - h), left / (W - w)):
         distance = np.abs(np.sort(sample) - (np.arange(4000) + 0.5) / 4000).max()           # Kolmogorov's
         assert distance < 1.95 / math.sqrt(4000)            # exceeded by chance once in a thousand
-    areas_apart = np.corrcoef(h * w, np.log(w / h))[0, 1]
-    assert abs(areas_apart) < 5 / math.sqrt(4000)
+    correlation = np.corrcoef(h * w, np.log(w / h))[0, 1]
+    assert abs(correlation) < 5 / math.sqrt(4000)
 
 
-def test_random_resized_crop_tries_again_and_falls_back_to_the_middle():
+def test_random_resized_crop_tries_again_and_falls_back_to_the_center():
     step = RandomResizedCrop(10, (0.9, 1.0), (3 / 4, 4 / 3))
     draws = np.full((10, 4), 0.5)
     draws[3] = [0, 0.9, 0.0, 1.0]               # the first that fits into 100 x 130
@@ -294,21 +325,21 @@ def test_random_resized_crop_tries_again_and_falls_back_to_the_middle():
     assert RandomResizedCrop(5, (1, 1), (1, 1)).part(30, 30, draws) == (0, 0, 30, 30)
 
 
-@pytest.mark.parametrize("kind", ["array", "picture", "grey", "floats"])
-def test_random_resized_crop_shows_the_part_that_was_drawn(kind):
+@pytest.mark.parametrize("kind", ["array", "lazy", "grey", "floats"])
+def test_random_resized_crop_resizes_the_part_that_was_drawn(kind):
     photo = smooth(90, 120)
-    image = {"array": photo, "picture": Picture(Image.fromarray(photo)), "grey": photo[..., :1], "floats": photo.astype(np.float32)}[kind]
+    image = {"array": photo, "lazy": LazyImage(Image.fromarray(photo)), "grey": photo[..., :1], "floats": photo.astype(np.float32)}[kind]
     step, draws = RandomResizedCrop(32), np.random.default_rng(4).random((10, 4))
     top, left, h, w = step.part(90, 120, draws)
     channel = Image.fromarray(np.asarray(image)[..., 0]).crop((left, top, left + w, top + h)).resize((32, 32), Image.Resampling.BILINEAR)
     got = step(image, np.random.default_rng(4))
     assert got.shape == (32, 32, image.shape[2])
-    np.testing.assert_allclose(got[..., 0], np.asarray(channel), atol=2)         # at its border it sees the neighbours as well
+    np.testing.assert_allclose(got[..., 0], np.asarray(channel), atol=2)         # at the border it includes neighbors of the part
     np.testing.assert_allclose(got[2:-2, 2:-2, 0], np.asarray(channel)[2:-2, 2:-2], atol=1)
 
 
-def test_random_resized_crop_has_ten_tries():
-    class Dice:
+def test_random_resized_crop_tries_ten_times():
+    class FakeGenerator:
         def random(self, shape):
             draws = np.full(shape, 0.05)        # of 100 x 130 almost all, and high: does not fit
             draws[-1] = (0, 0.9, 0, 0)          # the last does
@@ -316,62 +347,62 @@ def test_random_resized_crop_has_ten_tries():
             return draws
 
     columns = np.broadcast_to(np.arange(130, dtype=np.float32)[None, :, None], (100, 130, 1))
-    cut = RandomResizedCrop(10, (0.9, 1.0))(columns, Dice())
+    cut = RandomResizedCrop(10, (0.9, 1.0))(columns, FakeGenerator())
     assert cut.min() < 10
     assert cut.max() < 122                      # from the left edge on, and not the fallback, which is all
 
 
 @pytest.mark.parametrize("height, width", [(45, 60), (45, 110)])
-def test_random_resized_crop_of_a_scaled_picture_is_that_of_its_pixels(height, width):
-    picture = Picture(Image.fromarray(smooth(90, 120))).scaled(height, width)
+def test_random_resized_crop_of_a_lazy_image_is_that_of_its_pixels(height, width):
+    picture = LazyImage(Image.fromarray(smooth(90, 120))).resized(height, width)
     step = RandomResizedCrop(16)
     got, want = (step(image, np.random.default_rng(4)) for image in (picture, np.asarray(picture)))
     np.testing.assert_allclose(got, want.astype(float), atol=3)
 
 
 def test_only_the_pixels_of_the_crop_are_computed():
-    asked = []
+    computed = []
 
-    class Watched(Picture):
-        def scaled(self, height, width):
-            return Watched(self.image, height, width)
+    class Counted(LazyImage):
+        def resized(self, height, width):
+            return Counted(self.image, height, width)
 
         def pixels(self, top, left, bottom, right):
-            asked.append((bottom - top) * (right - left))
+            computed.append((bottom - top) * (right - left))
             return super().pixels(top, left, bottom, right)
 
-    picture = Watched(Image.fromarray(smooth(600, 900)))
-    jitter = Compose(Stretch(1.3), ScaleJitter(), RandomCrop(227), RandomMirror())
-    for transform in (paper_train(), paper_test(), torchvision_test(227), jitter):
+    picture = Counted(Image.fromarray(smooth(600, 900)))
+    jitter = Compose(RandomAspect(1.3), ScaleJitter(), RandomCrop(227), RandomHorizontalFlip())
+    for transform in (alexnet_train(), alexnet_test(), torchvision_test(227), jitter):
         assert transform(picture, np.random.default_rng(0)).shape == (227, 227, 3)
-    assert asked == [227 * 227] * 4
+    assert computed == [227 * 227] * 4
 
 
-# ---- turned, shifted, stretched, bent
+# ---- geometric
 
-def test_motions_of_nothing_change_nothing():
+def test_amounts_of_zero_change_nothing():
     for image in (PHOTO, PHOTO[..., :1], PHOTO.astype(np.float32)):
-        for still in (Rotate(0), Translate(0), Stretch(1), RadialDistortion(0), ColourJitter()):
-            if not (isinstance(still, ColourJitter) and image.dtype != np.uint8):
-                np.testing.assert_array_equal(still(image, np.random.default_rng(0)), image)
+        for identity in (RandomRotation(0), RandomTranslate(0), RandomAspect(1), RandomRadialDistortion(0), ColorJitter()):
+            if not (isinstance(identity, ColorJitter) and image.dtype != np.uint8):
+                np.testing.assert_array_equal(identity(image, np.random.default_rng(0)), image)
 
 
-def test_a_quarter_turn_is_counter_clockwise_and_exact():
+def test_rotation_by_90_degrees_is_counter_clockwise_and_exact():
     for image in (PHOTO[:, :20], PHOTO[:, :20, :1], PHOTO[:, :20].astype(np.float32)):
-        np.testing.assert_array_equal(rotated(image, 90), np.rot90(image))
-        np.testing.assert_array_equal(rotated(image, 180), image[::-1, ::-1])
-    turned = rotated(PHOTO, 90, fill=200)               # 20 x 30: what is turned out is cut off, what is turned in is `fill`
-    assert turned.shape == PHOTO.shape
-    np.testing.assert_array_equal(turned[:, 5:25], np.rot90(PHOTO)[5:25])
-    assert (turned[:, :5] == 200).all()
-    assert (turned[:, 25:] == 200).all()
+        np.testing.assert_array_equal(rotate(image, 90), np.rot90(image))
+        np.testing.assert_array_equal(rotate(image, 180), image[::-1, ::-1])
+    rotated = rotate(PHOTO, 90, fill=200)              # 20 x 30: cut off at two sides, filled at two
+    assert rotated.shape == PHOTO.shape
+    np.testing.assert_array_equal(rotated[:, 5:25], np.rot90(PHOTO)[5:25])
+    assert (rotated[:, :5] == 200).all()
+    assert (rotated[:, 25:] == 200).all()
 
 
-def test_rotation_about_the_centre_by_any_angle():
-    """A smooth picture is known between its pixels: each new pixel shows the place that the rotation brings there."""
+def test_rotation_about_the_center_by_any_angle():
+    """A linear image is known between its pixels: each output pixel has the value at the rotated position."""
     y, x = np.mgrid[:60, :80].astype(np.float32) + 0.5
     image = (3 * x + 2 * y)[..., None]
-    got, angle = rotated(image, 25, fill=-1)[..., 0], np.radians(25)
+    got, angle = rotate(image, 25, fill=-1)[..., 0], np.radians(25)
     from_x = np.cos(angle) * (x - 40) - np.sin(angle) * (y - 30) + 40
     from_y = np.sin(angle) * (x - 40) + np.cos(angle) * (y - 30) + 30
     inside = (from_x > 1) & (from_x < 79) & (from_y > 1) & (from_y < 59)
@@ -381,155 +412,155 @@ def test_rotation_about_the_centre_by_any_angle():
 
 
 def test_translation_by_whole_pixels():
-    for image in (PHOTO, Picture(Image.fromarray(PHOTO)), PHOTO.astype(np.float32)):
-        moved = translated(image, 3, -4, fill=9)
+    for image in (PHOTO, LazyImage(Image.fromarray(PHOTO)), PHOTO.astype(np.float32)):
+        moved = translate(image, 3, -4, fill=9)
         np.testing.assert_array_equal(moved[3:, :-4], PHOTO[:-3, 4:])
         assert (moved[:3] == 9).all()
         assert (moved[:, -4:] == 9).all()
         assert moved.dtype == image.dtype
-    assert (translated(PHOTO, 20, 0, fill=1) == 1).all()
-    assert (translated(PHOTO, -20, 30, fill=1) == 1).all()
+    assert (translate(PHOTO, 20, 0, fill=1) == 1).all()
+    assert (translate(PHOTO, -20, 30, fill=1) == 1).all()
 
 
-def test_translation_reaches_both_ways_in_both_directions():
+def test_translation_covers_all_four_directions():
     image, rng = np.full((11, 21, 1), 5, np.uint8), np.random.default_rng(0)
     image[5, 10] = 255
-    places = [divmod(int(Translate(0.2)(image, rng).argmax()), 21) for _ in range(2000)]
-    rows, columns = ({place[i] for place in places} for i in (0, 1))
+    positions = [divmod(int(RandomTranslate(0.2)(image, rng).argmax()), 21) for _ in range(2000)]
+    rows, columns = ({position[i] for position in positions} for i in (0, 1))
     assert rows == {3, 4, 5, 6, 7}
     assert columns == set(range(6, 15))
 
 
-def test_stretching_makes_one_side_longer_and_none_shorter():
+def test_random_aspect_makes_one_side_longer_and_none_shorter():
     rng = np.random.default_rng(0)
-    shapes = np.array([Stretch(1.5)(PHOTO, rng).shape[:2] for _ in range(2000)])
+    shapes = np.array([RandomAspect(1.5)(PHOTO, rng).shape[:2] for _ in range(2000)])
     assert (shapes >= (20, 30)).all()
     assert (shapes <= (30, 45)).all()
     assert ((shapes == (20, 30)).any(axis=1)).all()
     assert 800 < (shapes[:, 0] > 20).sum() < 1100
     assert {20, 30} <= set(shapes[:, 0])
     assert {30, 45} <= set(shapes[:, 1])
-    heights = np.array([Stretch(4)(PHOTO, rng).shape[0] for _ in range(2000)])
+    heights = np.array([RandomAspect(4)(PHOTO, rng).shape[0] for _ in range(2000)])
     assert abs(np.median(heights[heights > 20]) - 40) < 4                       # as often to less than double as to more
     want = np.asarray(Image.fromarray(PHOTO).resize((30, 26), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(np.asarray(stretched(PHOTO, 1.3, 1)), want)
+    np.testing.assert_array_equal(np.asarray(stretch(PHOTO, 1.3, 1)), want)
 
 
 @pytest.mark.parametrize("k", [-0.3, -0.1, 0.1, 0.3])
-def test_a_lens_leaves_the_centre_and_makes_circles_of_circles(k):
-    """The image holds each place's distance from the centre; bent, all pixels at one distance show one value, that of the formula."""
+def test_radial_distortion_against_its_formula(k):
+    """The image holds each pixel's distance from the center; distorted, all pixels at one distance have one value, that of the formula."""
     H, W = 61, 81
     y, x = np.mgrid[:H, :W].astype(np.float32)
     R = math.hypot(H, W) / 2
     r = np.hypot(y - 30, x - 40)
-    cone, angle = bent(r[..., None].astype(np.float32), k)[..., 0], np.arctan2(y - 30, x - 40)
+    cone, angle = distort(r[..., None].astype(np.float32), k)[..., 0], np.arctan2(y - 30, x - 40)
     where = r * (1 + k * (r / R) ** 2) / (1 + max(k, 0))
     assert (where[r > 3] != r[r > 3]).all()
     np.testing.assert_allclose(cone[r > 3], where[r > 3], atol=0.1)
     assert cone[30, 40] == 0
-    turned = bent(np.stack([np.cos(angle), np.sin(angle)], axis=2).astype(np.float32), k)
+    directions = distort(np.stack([np.cos(angle), np.sin(angle)], axis=2).astype(np.float32), k)
     far = r > 12
-    np.testing.assert_allclose(turned[far], np.stack([np.cos(angle), np.sin(angle)], axis=2)[far], atol=0.02)      # directions stay
+    np.testing.assert_allclose(directions[far], np.stack([np.cos(angle), np.sin(angle)], axis=2)[far], atol=0.02)      # directions stay
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.3])
-def test_a_lens_leaves_no_corner_blank_and_no_value_that_was_not_there(k):
+def test_radial_distortion_samples_nothing_outside_the_image(k):
     image = smooth(40, 30)
-    assert bent(image, k).dtype == np.uint8
-    assert bent(image, k).min() >= image.min()
-    assert bent(image, k).max() <= image.max()
-    np.testing.assert_allclose(bent(image, k), bent(image.astype(np.float32), k), atol=0.5)
-    np.testing.assert_array_equal(bent(image, k)[::-1, ::-1], bent(image[::-1, ::-1], k))
+    assert distort(image, k).dtype == np.uint8
+    assert distort(image, k).min() >= image.min()
+    assert distort(image, k).max() <= image.max()
+    np.testing.assert_allclose(distort(image, k), distort(image.astype(np.float32), k), atol=0.5)
+    np.testing.assert_array_equal(distort(image, k)[::-1, ::-1], distort(image[::-1, ::-1], k))
     corners = (0, 0, -1, -1), (0, -1, 0, -1)
     if k > 0:
-        np.testing.assert_allclose(bent(image.astype(np.float32), k)[corners], image[corners], atol=5)
+        np.testing.assert_allclose(distort(image.astype(np.float32), k)[corners], image[corners], atol=5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
-def test_a_lens_before_a_thin_picture(shape):
+def test_radial_distortion_of_thin_images(shape):
     image = np.full((*shape, 3), 77, np.uint8)
-    np.testing.assert_array_equal(bent(image, 0.2), image)
+    np.testing.assert_array_equal(distort(image, 0.2), image)
 
 
-# ---- numbers and colours
+# ---- normalization and color
 
-def test_arithmetic_is_what_its_name_says():
-    for step, want in [(Normalize(MEAN, STD), (PHOTO - MEAN) / STD), (Normalize(7), PHOTO - 7.0), (MeanPixel(MEAN), PHOTO - MEAN),
-                       (MeanPixel(100), PHOTO - 100.0), (ToArray(), PHOTO / 255)]:
-        for image in (PHOTO, PHOTO.astype(np.float32), Picture(Image.fromarray(PHOTO))):
+def test_normalizations_against_their_formulas():
+    for step, want in [(Normalize(MEAN, STD), (PHOTO - MEAN) / STD), (Normalize(7), PHOTO - 7.0), (SubtractMean(MEAN), PHOTO - MEAN),
+                       (SubtractMean(100), PHOTO - 100.0), (ToFloat(), PHOTO / 255)]:
+        for image in (PHOTO, PHOTO.astype(np.float32), LazyImage(Image.fromarray(PHOTO))):
             y = step(image)
             assert y.dtype == np.float32
             np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-5)
 
 
-def test_the_mean_image_is_the_mean_of_the_middles():
+def test_the_mean_image_is_the_mean_of_the_central_crops():
     images = [RNG.integers(0, 256, shape, dtype=np.uint8) for shape in ((8, 8, 3), (8, 13, 3), (11, 8, 3))]
     want = (images[0].astype(float) + images[1][:, 2:10] + images[2][2:10]) / 3         # 2.5 and 1.5 to even numbers
     mean = MeanImage.fit(Items(*images), 8)
     np.testing.assert_allclose(mean.mean_image, want, rtol=1e-6)
     np.testing.assert_allclose(mean(images[0]), images[0] - want, atol=1e-4)
-    assert not hasattr(mean, "terms")           # it is no arithmetic that is the same on every pixel
-    np.testing.assert_allclose(MeanImage.fit(Items(*images), 8, most=1).mean_image, images[0])
+    assert not hasattr(mean, "scale_and_shift")           # it differs from pixel to pixel
+    np.testing.assert_allclose(MeanImage.fit(Items(*images), 8, max_images=1).mean_image, images[0])
     floats = MeanImage.fit(Items(*[image.astype(np.float32) for image in images]), 8)
     np.testing.assert_allclose(floats.mean_image, want, rtol=1e-6)
 
 
-def test_the_mean_image_asks_for_photographs_no_larger_than_needed():
+def test_the_mean_image_loads_photographs_no_larger_than_needed():
     class Lazy(Items):
-        def picture(self, i, at_least):
-            assert at_least == 8
-            return Picture(Image.fromarray(self.images[i])), 0
+        def load(self, i, min_size):
+            assert min_size == 8
+            return LazyImage(Image.fromarray(self.images[i])), 0
 
     assert MeanImage.fit(Lazy(PHOTO, PHOTO), 8).mean_image.shape == (8, 8, 3)
 
 
-def test_pca_colour_is_the_papers_sum():
+def test_pca_color_jitter_is_the_papers_sum():
     """p1 a1 l1 + p2 a2 l2 + p3 a3 l3 on every pixel; the roots of the l, since those are squares. The a are Gaussian."""
     values, vectors = np.linalg.eigh(COVARIANCE)
     draws = np.random.default_rng(7).normal(0, 0.1, 3)
     shift = sum(draws[i] * np.sqrt(values[i]) * vectors[:, i] for i in range(3))
-    y = PCAColour(COVARIANCE)(PHOTO, np.random.default_rng(7))
+    y = PCAColorJitter(COVARIANCE)(PHOTO, np.random.default_rng(7))
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, PHOTO + shift, rtol=1e-6)
     assert np.abs(shift).max() > 1
 
 
-def test_pca_colours_shifts_vary_as_the_colours_do():
-    """Of many shifts the mean is zero, and the covariance sigma^2 times that of the training set; not its square, nor an axis mixed up."""
-    transform, rng, n = PCAColour(COVARIANCE, sigma=0.3), np.random.default_rng(1), 20_000
-    shifts = np.array([transform.terms(rng)[0] for _ in range(n)], np.float64)
+def test_pca_color_shifts_have_the_covariance_of_the_colors():
+    """Of many shifts the mean is zero, and the covariance is sigma^2 times that of the training set."""
+    transform, rng, n = PCAColorJitter(COVARIANCE, sigma=0.3), np.random.default_rng(1), 20_000
+    shifts = np.array([transform.scale_and_shift(rng)[0] for _ in range(n)], np.float64)
     deviations = 0.3 * np.sqrt(np.diag(COVARIANCE))
     assert (np.abs(shifts.mean(axis=0)) < 5 * deviations / np.sqrt(n)).all()
     np.testing.assert_allclose(np.cov(shifts.T), 0.09 * COVARIANCE, rtol=0.05)
 
 
-def test_pca_colour_of_grey_pictures_stays_grey():
-    """All colours of the training set are equal: one eigenvalue is not zero, and rounding makes none of the others negative."""
-    shift, _ = PCAColour(np.full((3, 3), 2000.0)).terms(np.random.default_rng(0))
+def test_pca_color_jitter_of_grey_images_stays_grey():
+    """All channels of the training set are equal: one eigenvalue is not zero, and rounding makes none of the others negative."""
+    shift, _ = PCAColorJitter(np.full((3, 3), 2000.0)).scale_and_shift(np.random.default_rng(0))
     assert np.isfinite(shift).all()
     assert abs(shift[0]) > 0.1
     np.testing.assert_allclose(shift, shift[0], rtol=1e-4)
 
 
-def test_pca_colour_is_fitted_to_all_pixels_and_exactly():
+def test_pca_color_jitter_is_fitted_to_all_pixels_exactly():
     images = [RNG.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((5, 9), (30, 20), (1, 1))]
     pixels = np.concatenate([image.reshape(-1, 3) for image in images])
-    np.testing.assert_allclose(PCAColour.fit(Items(*images)).covariance, np.cov(pixels.T.astype(float)), rtol=1e-12)
-    np.testing.assert_allclose(PCAColour.fit(Items(*images), most=1).covariance, np.cov(images[0].reshape(-1, 3).T), rtol=1e-12)
+    np.testing.assert_allclose(PCAColorJitter.fit(Items(*images)).covariance, np.cov(pixels.T.astype(float)), rtol=1e-12)
+    np.testing.assert_allclose(PCAColorJitter.fit(Items(*images), max_images=1).covariance, np.cov(images[0].reshape(-1, 3).T), rtol=1e-12)
     nearly_white = np.full((2000, 1000, 3), 255, np.uint8)                  # float32 sums, or a squared mean, would lose this
     nearly_white[7, 7, 0] = 254
     n = 2_000_000
     want = fractions.Fraction(1, n)             # of one that differs by 1 among n: (1 - 1/n) / (n - 1)
-    assert PCAColour.fit(Items(nearly_white)).covariance[0, 0] == float(want)
+    assert PCAColorJitter.fit(Items(nearly_white)).covariance[0, 0] == float(want)
 
 
-def test_pca_colour_is_fitted_with_one_image_in_memory_at_a_time():
+def test_pca_color_jitter_is_fitted_with_one_image_in_memory_at_a_time():
     alive, most = weakref.WeakSet(), []
 
     class Traced(np.ndarray):
         __hash__ = object.__hash__
 
-    class Made:
+    class Dataset:
         def __len__(self):
             return 20
 
@@ -539,19 +570,19 @@ def test_pca_colour_is_fitted_with_one_image_in_memory_at_a_time():
             most.append(len(alive))
             return image, 0
 
-    PCAColour.fit(Made())
+    PCAColorJitter.fit(Dataset())
     assert len(most) == 20
     assert max(most) <= 2
 
 
 def test_the_imagenet_shift_is_that_of_published_code():
     """For pixels of 0 to 1 it adds  vectors @ (a * values), with a of N(0, 0.1); here for pixels of 0 to 255."""
-    colour = PCAColour.imagenet()
+    jitter = PCAColorJitter.imagenet()
     each = 255 * np.array(IMAGENET_VECTORS) * IMAGENET_VALUES           # columns: what a = (1, 0, 0), (0, 1, 0), (0, 0, 1) adds
-    np.testing.assert_allclose(colour.components @ colour.components.T, each @ each.T, atol=1e-6)
-    np.testing.assert_allclose(np.sort(np.linalg.norm(colour.components, axis=0))[::-1], 255 * np.array(IMAGENET_VALUES), rtol=2e-3)
+    np.testing.assert_allclose(jitter.components @ jitter.components.T, each @ each.T, atol=1e-6)
+    np.testing.assert_allclose(np.sort(np.linalg.norm(jitter.components, axis=0))[::-1], 255 * np.array(IMAGENET_VALUES), rtol=2e-3)
     rng = np.random.default_rng(0)
-    shifts = np.array([colour.terms(rng)[0] for _ in range(20_000)], float)
+    shifts = np.array([jitter.scale_and_shift(rng)[0] for _ in range(20_000)], float)
     np.testing.assert_allclose(np.cov(shifts.T), 0.01 * each @ each.T, rtol=0.06)
     assert 4 < np.sqrt((shifts ** 2).sum(axis=1).mean()) < 7            # some 5 levels of 255
 
@@ -563,53 +594,54 @@ def test_the_circulating_values_are_variances():
 
 
 @pytest.mark.parametrize("factor", [0, 0.5, 1.3])
-def test_colour_changes_against_their_formulas(factor):
+def test_color_changes_against_their_formulas(factor):
     grey = np.rint(PHOTO @ np.array([0.299, 0.587, 0.114]))
     pixels = PHOTO.astype(float)
-    for got, want in [(recoloured(PHOTO, factor, 1, 1), factor * pixels),
-                      (recoloured(PHOTO, 1, factor, 1), grey.mean() + factor * (pixels - grey.mean())),
-                      (recoloured(PHOTO, 1, 1, factor), grey[..., None] + factor * (pixels - grey[..., None]))]:
+    for got, want in [(adjust_color(PHOTO, factor, 1, 1), factor * pixels),
+                      (adjust_color(PHOTO, 1, factor, 1), grey.mean() + factor * (pixels - grey.mean())),
+                      (adjust_color(PHOTO, 1, 1, factor), grey[..., None] + factor * (pixels - grey[..., None]))]:
         assert got.dtype == np.uint8
         np.testing.assert_allclose(got, np.clip(want, 0, 255), atol=2)
 
 
-def test_colour_jitter_draws_each_amount_from_its_range():
+def test_color_jitter_draws_each_amount_from_its_range():
     white, rng = np.full((1, 1, 1), 100, np.uint8), np.random.default_rng(0)
-    values = np.array([ColourJitter(brightness=0.5)(white, rng)[0, 0, 0] for _ in range(2000)])
+    values = np.array([ColorJitter(brightness=0.5)(white, rng)[0, 0, 0] for _ in range(2000)])
     assert values.min() in (50, 51)
     assert values.max() in (149, 150)
     assert abs(values.mean() - 100) < 3.5
-    assert (ColourJitter(contrast=1, saturation=1)(white, rng) == 100).all()
+    assert (ColorJitter(contrast=1, saturation=1)(white, rng) == 100).all()
 
 
-# ---- chains
+# ---- Compose
 
-def lazy(image, rng):
+def custom(image, rng):
     return image
 
 
 @pytest.mark.parametrize("steps, want", [
-    ([Resize(256), RandomCrop(227)], 256), ([ScaleJitter(), RandomCrop(227)], 480), ([RandomMirror(), Rotate(9), Resize(100)], 100),
-    ([CenterCrop(300), Resize(256)], None), ([RandomCrop(300), Resize(256)], None), ([lazy, Resize(256)], None), ([], None),
-    ([Normalize(0)], None), ([Compose(RandomMirror(), Resize(64)), CenterCrop(56)], 64), ([MeanImage(PHOTO), Resize(5)], None),
+    ([Resize(256), RandomCrop(227)], 256), ([ScaleJitter(), RandomCrop(227)], 480),
+    ([RandomHorizontalFlip(), RandomRotation(9), Resize(100)], 100),
+    ([CenterCrop(300), Resize(256)], None), ([RandomCrop(300), Resize(256)], None), ([custom, Resize(256)], None), ([], None),
+    ([Normalize(0)], None), ([Compose(RandomHorizontalFlip(), Resize(64)), CenterCrop(56)], 64), ([MeanImage(PHOTO), Resize(5)], None),
     ([RandomResizedCrop(224)], math.ceil(224 / math.sqrt(0.08 * 0.75))), ([Resize(64), Resize(300)], 64)])
 def test_how_large_a_photograph_must_be_decoded(steps, want):
-    assert Compose(*steps).at_least == want
+    assert Compose(*steps).min_size == want
 
 
 def test_the_smallest_part_of_the_smallest_photograph_has_enough_pixels():
     step = RandomResizedCrop(50, (0.2, 0.8), (0.5, 1.25))
-    for H, W in ((step.at_least, step.at_least), (step.at_least, 3 * step.at_least)):
+    for H, W in ((step.min_size, step.min_size), (step.min_size, 3 * step.min_size)):
         for shape in (0, 1):
             *_, h, w = step.part(H, W, np.array([[0, shape, 0.5, 0.5]] * 10))
             assert min(h, w) >= 49.5
 
 
-def test_what_is_arithmetic_at_the_end_is_put_off():
-    choose, arithmetic = Compose(Resize(5), Normalize(1), RandomMirror(), Compose(PCAColour(COVARIANCE), ToArray())).without_arithmetic()
-    assert repr(choose) == "Compose(Resize(size=5), Normalize(mean=1.0, std=1.0), RandomMirror())"
-    assert [type(step) for step in arithmetic] == [PCAColour, ToArray]
-    assert [type(step) for step in Compose(MeanImage(PHOTO)).without_arithmetic()[0].steps] == [MeanImage]
+def test_split_affine_of_nested_transforms():
+    select, affine = Compose(Resize(5), Normalize(1), RandomHorizontalFlip(), Compose(PCAColorJitter(COVARIANCE), ToFloat())).split_affine()
+    assert repr(select) == "Compose(Resize(size=5), Normalize(mean=1.0, std=1.0), RandomHorizontalFlip(p=0.5))"
+    assert [type(step) for step in affine] == [PCAColorJitter, ToFloat]
+    assert [type(step) for step in Compose(MeanImage(PHOTO)).split_affine()[0].steps] == [MeanImage]
 
 
 CHAINS = {
@@ -617,96 +649,96 @@ CHAINS = {
     "one":              [Normalize(MEAN, STD)],
     "a number":         [Normalize(120, 3)],
     "two":              [Normalize(MEAN, STD), Normalize(-0.3, 0.5)],
-    "the papers":       [PCAColour(COVARIANCE), Normalize(MEAN)],
-    "the other way":    [Normalize(MEAN, STD), PCAColour(COVARIANCE / 5000)],
-    "three":            [PCAColour(COVARIANCE), Normalize(MEAN, STD), PCAColour(COVARIANCE, 0.5)],
-    "mean pixel":       [PCAColour(COVARIANCE), MeanPixel(MEAN), ToArray()],
+    "the paper's":      [PCAColorJitter(COVARIANCE), Normalize(MEAN)],
+    "reversed":         [Normalize(MEAN, STD), PCAColorJitter(COVARIANCE / 5000)],
+    "three":            [PCAColorJitter(COVARIANCE), Normalize(MEAN, STD), PCAColorJitter(COVARIANCE, 0.5)],
+    "subtract mean":    [PCAColorJitter(COVARIANCE), SubtractMean(MEAN), ToFloat()],
 }
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_all_terms_are_what_the_steps_do_one_by_one(chain):
-    """And as much is drawn."""
+def test_compose_affine_is_the_transforms_one_by_one(chain):
+    """And draws the same numbers."""
     one_by_one, at_once = np.random.default_rng(5), np.random.default_rng(5)
     want = Compose(*CHAINS[chain])(PHOTO, one_by_one)
-    add, divide = all_terms(CHAINS[chain], at_once)
+    add, divide = compose_affine(CHAINS[chain], at_once)
     np.testing.assert_allclose((PHOTO + add) / divide, want, rtol=0, atol=1e-6 * np.abs(want).max())
     assert np.dtype(add.dtype) == np.dtype(divide.dtype) == np.float32
     assert one_by_one.random() == at_once.random()
 
 
-@pytest.mark.parametrize("pixels, arithmetic", [
-    ([], [Normalize(MEAN)]), ([RandomCrop(5)], []), ([RandomCrop(8), RandomMirror()], [PCAColour(COVARIANCE), Normalize(MEAN, STD)]),
+@pytest.mark.parametrize("selecting, affine", [
+    ([], [Normalize(MEAN)]), ([RandomCrop(5)], []),
+    ([RandomCrop(8), RandomHorizontalFlip()], [PCAColorJitter(COVARIANCE), Normalize(MEAN, STD)]),
     ([Normalize(MEAN), RandomCrop(4)], [Normalize(0, 2)]), ([], []),
 ])
-def test_arithmetic_at_the_end_is_set_apart(pixels, arithmetic):
-    """Only at the end; and what is chosen, then computed, with one generator, is what the whole chain makes of an image."""
-    whole = Compose(*pixels, *arithmetic)
-    chosen, rest = whole.without_arithmetic()
-    assert chosen.steps == tuple(pixels)
-    assert list(rest) == arithmetic
+def test_split_affine_takes_the_affine_transforms_at_the_end(selecting, affine):
+    """The two halves, called one after the other with one generator, are the whole."""
+    whole = Compose(*selecting, *affine)
+    select, rest = whole.split_affine()
+    assert select.steps == tuple(selecting)
+    assert list(rest) == affine
     one_by_one, apart = np.random.default_rng(5), np.random.default_rng(5)
     want = whole(PHOTO, one_by_one)
-    image = chosen(PHOTO, apart)
-    add, divide = all_terms(rest, apart)
+    image = select(PHOTO, apart)
+    add, divide = compose_affine(rest, apart)
     np.testing.assert_allclose((image + add) / divide, want, rtol=0, atol=1e-6 * np.abs(want).max())
     assert one_by_one.random() == apart.random()
-    if not any(isinstance(step, Normalize) for step in pixels):
+    if not any(isinstance(step, Normalize) for step in selecting):
         assert image.dtype == np.uint8
         assert image.size == 0 or np.shares_memory(image, PHOTO)            # a view: nothing has been computed
 
 
-def test_steps_that_change_pixels_are_not_put_off():
-    for step in (Resize(9), RandomCrop(3), RandomMirror()):
-        assert Compose(step).without_arithmetic()[1] in ([], ())
+def test_transforms_that_select_pixels_are_not_affine():
+    for step in (Resize(9), RandomCrop(3), RandomHorizontalFlip()):
+        assert Compose(step).split_affine()[1] in ([], ())
 
 
-# ---- the literature's
+# ---- presets
 
-def test_the_papers_training_images():
-    """30 x 30 places within the middle 256 x 256 pixels, mirrored or not, minus the mean, plus a colour."""
-    columns = np.broadcast_to(np.arange(500)[None, :, None] / 2, (256, 500, 3)).astype(np.uint8)            # tells where a crop is from
-    rng, left, mirrored = np.random.default_rng(0), set(), 0
+def test_alexnet_train_crops_flips_and_subtracts():
+    """30 x 30 positions within the central 256 x 256 pixels, flipped or not, minus the mean, plus a color shift."""
+    columns = np.broadcast_to(np.arange(500)[None, :, None] / 2, (256, 500, 3)).astype(np.uint8)            # a value shows its column
+    rng, left, flipped = np.random.default_rng(0), set(), 0
     for _ in range(1500):
-        row = paper_train(227, mean=0)(columns, rng)[0, :, 0]
-        mirrored += row[0] > row[-1]
+        row = alexnet_train(227, mean=0)(columns, rng)[0, :, 0]
+        flipped += row[0] > row[-1]
         left.add(int(row.min()))
     assert left == {column // 2 for column in range(122, 152)}
-    assert 650 < mirrored < 850
-    plain = paper_train(mean=0)(columns, np.random.default_rng(1))
-    np.testing.assert_allclose(paper_train(mean=MEAN)(columns, np.random.default_rng(1)), plain - MEAN, atol=1e-4)
-    np.testing.assert_allclose(paper_train()(columns, np.random.default_rng(1)), plain - 255 * np.array(tf.IMAGENET_MEAN), atol=1e-4)
-    coloured = paper_train(mean=0, colour=PCAColour(COVARIANCE))(columns, np.random.default_rng(1)) - plain
-    assert np.abs(coloured).min() > 0.1
-    np.testing.assert_allclose(coloured, np.broadcast_to(coloured[0, 0], coloured.shape), atol=1e-4)
+    assert 650 < flipped < 850
+    plain = alexnet_train(mean=0)(columns, np.random.default_rng(1))
+    np.testing.assert_allclose(alexnet_train(mean=MEAN)(columns, np.random.default_rng(1)), plain - MEAN, atol=1e-4)
+    np.testing.assert_allclose(alexnet_train()(columns, np.random.default_rng(1)), plain - 255 * np.array(tf.IMAGENET_MEAN), atol=1e-4)
+    shift = alexnet_train(mean=0, color=PCAColorJitter(COVARIANCE))(columns, np.random.default_rng(1)) - plain
+    assert np.abs(shift).min() > 0.1
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[0, 0], shift.shape), atol=1e-4)
 
 
-def test_the_proportion_of_photograph_and_crop():
+def test_the_shorter_side_is_in_proportion_to_the_crop():
     assert [tf.shorter_side(size) for size in (224, 227, 112, 64, 448)] == [256, 256, 128, 73, 512]
     for size in (64, 224, 227):
-        for transform in (paper_train(size), paper_test(size), torchvision_test(size)):
-            assert transform.at_least == tf.shorter_side(size)
+        for transform in (alexnet_train(size), alexnet_test(size), torchvision_test(size)):
+            assert transform.min_size == tf.shorter_side(size)
             assert transform(smooth(90, 120), np.random.default_rng(0)).shape == (size, size, 3)
-    assert paper_train().random
-    assert not paper_test().random
+    assert alexnet_train().random
+    assert not alexnet_test().random
     assert not torchvision_test().random
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (20_000, 1, 3), (1, 20_000, 3), (1, 1, 1), (500, 300, 1)])
-def test_odd_pictures_go_through_the_papers_chain(shape):
+def test_alexnets_transforms_take_images_of_any_shape(shape):
     """Even the longest: only the pixels of the crop are computed, of 5,120,000 x 256."""
     image = np.full(shape, 90, np.uint8)
-    for transform in (paper_train(227, mean=100), paper_test(227, mean=100)):
-        for picture in (image, Picture(Image.fromarray(image[..., 0] if shape[2] == 1 else image))):
+    for transform in (alexnet_train(227, mean=100), alexnet_test(227, mean=100)):
+        for picture in (image, LazyImage(Image.fromarray(image[..., 0] if shape[2] == 1 else image))):
             y = transform(picture, np.random.default_rng(0))
             assert y.shape == (227, 227, shape[2])
             assert (y == -10).all()
 
 
-def test_the_papers_chain_through_a_loader(photos):
+def test_alexnet_train_in_a_loader(photos):
     images = Items(*photos.values())
-    colour = PCAColour.fit(images)
-    transform = paper_train(64, colour=colour)
+    transform = alexnet_train(64, color=PCAColorJitter.fit(images))
     (x, _), = data.DataLoader(images, 8, transform, seed=3, workers=0)
     assert (x.shape, x.dtype) == ((8, 3, 64, 64), np.float32)
     for i, image in enumerate(images.images):
@@ -714,7 +746,7 @@ def test_the_papers_chain_through_a_loader(photos):
         np.testing.assert_allclose(x[i].transpose(1, 2, 0), transform(image, rng), rtol=1e-5, atol=1e-4)
 
 
-# ---- torchvision's, where both define the same
+# ---- against torchvision, where both define the same
 
 def test_torchvisions_test_images(tv, photos):
     theirs = tv.Compose([tv.Resize(256), tv.CenterCrop(224), tv.ToTensor(), tv.Normalize(tf.IMAGENET_MEAN, tf.IMAGENET_STD)])
@@ -738,12 +770,12 @@ def test_torchvisions_random_resized_crops(tv):
             assert distance < 1.95 * math.sqrt(2 / n)
 
 
-def test_torchvisions_colours_and_rotations(tv, photos):
+def test_torchvisions_colors_and_rotations(tv, photos):
     theirs, photo = tv.functional, photos["coffee"]
     picture = Image.fromarray(photo)
     for factor in (0.6, 1.4):
-        np.testing.assert_array_equal(recoloured(photo, factor, 1, 1), np.asarray(theirs.adjust_brightness(picture, factor)))
-        np.testing.assert_array_equal(recoloured(photo, 1, factor, 1), np.asarray(theirs.adjust_contrast(picture, factor)))
-        np.testing.assert_array_equal(recoloured(photo, 1, 1, factor), np.asarray(theirs.adjust_saturation(picture, factor)))
-    turned = theirs.rotate(picture, 17, tv.InterpolationMode.BILINEAR, fill=50)
-    np.testing.assert_array_equal(rotated(photo, 17, fill=50), np.asarray(turned))
+        np.testing.assert_array_equal(adjust_color(photo, factor, 1, 1), np.asarray(theirs.adjust_brightness(picture, factor)))
+        np.testing.assert_array_equal(adjust_color(photo, 1, factor, 1), np.asarray(theirs.adjust_contrast(picture, factor)))
+        np.testing.assert_array_equal(adjust_color(photo, 1, 1, factor), np.asarray(theirs.adjust_saturation(picture, factor)))
+    rotated = theirs.rotate(picture, 17, tv.InterpolationMode.BILINEAR, fill=50)
+    np.testing.assert_array_equal(rotate(photo, 17, fill=50), np.asarray(rotated))

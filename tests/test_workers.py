@@ -1,4 +1,4 @@
-"""Worker processes change when a batch is ready, and nothing else; and they never hang, whatever happens to them."""
+"""Worker processes make the same batches as one process, whatever their number, and never hang, whatever happens to them."""
 
 import os
 import pathlib
@@ -10,14 +10,14 @@ import time
 
 import numpy as np
 import pytest
-from loader_cases import Broken, Dice, Numbers
+from loader_cases import Broken, Numbers, RandomShift
 
 from minicnn.data import DataError, DataLoader, workers
-from minicnn.data.prepare import PrepareError
-from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomMirror
+from minicnn.data.samples import SampleError
+from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip
 from minicnn.data.workers import WorkerError
 
-TRANSFORM = Compose(RandomCrop(3), RandomMirror(), Dice(), Normalize(3, 2.0))
+TRANSFORM = Compose(RandomCrop(3), RandomHorizontalFlip(), RandomShift(), Normalize(3, 2.0))
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def test_the_same_batches_for_any_number_of_workers(loader):
 
 
 def test_images_are_float32_in_channels_last_memory_and_belong_to_the_caller(loader):
-    batches = list(loader(Numbers(), 4, Compose(RandomMirror(), Normalize(0)), workers=2).epoch(0))
+    batches = list(loader(Numbers(), 4, Compose(RandomHorizontalFlip(), Normalize(0)), workers=2).epoch(0))
     for number, (images, labels) in enumerate(batches):             # all are still what they were when they were handed out
         assert (images.shape, images.dtype, images.strides[1]) == ((4, 3, 4, 4), np.float32, 4)
         np.testing.assert_array_equal(labels, np.arange(4 * number, 4 * number + 4))
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
 
 
-def test_who_leaves_early_can_come_back(loader):
+def test_an_epoch_that_was_left_early_does_not_disturb_the_next(loader):
     made = loader(Numbers(60), 4, TRANSFORM, workers=2)
     wanted = epoch(loader(Numbers(60), 4, TRANSFORM, workers=0))
     for leave_after in (1, 3):
@@ -75,7 +75,7 @@ def test_who_leaves_early_can_come_back(loader):
             next(coming)
         coming.close()
         same(epoch(made), wanted)
-    assert len(made.idle) == 1                                      # the same processes served all of it
+    assert len(made.idle_pools) == 1                                      # the same processes served all of it
 
 
 def test_two_epochs_at_once_do_not_mix(loader):
@@ -99,12 +99,12 @@ def test_a_worker_that_fails_ends_the_run_with_the_reason_and_the_file(loader, h
     with pytest.raises(WorkerError, match=message):
         epoch(made)
     assert time.monotonic() - start < 20
-    assert not made.idle                                            # these processes are not used again
+    assert not made.idle_pools                                            # these processes are not used again
     same(epoch(made, 0, start=2), epoch(loader(Numbers(), 5, Normalize(0), workers=0), 0, start=2))    # new ones are
 
 
 def test_without_workers_the_error_is_the_same(loader):
-    with pytest.raises(PrepareError, match=r"number-7\.jpg: ZeroDivisionError: no such thing"):
+    with pytest.raises(SampleError, match=r"number-7\.jpg: ZeroDivisionError: no such thing"):
         epoch(loader(Broken("raises"), 5, Normalize(0), workers=0))
 
 
@@ -117,29 +117,29 @@ class TestUnreadableImages:
         with pytest.raises(DataError, match=r"^number-7\.jpg: this image cannot be read"):
             next(batches)
 
-    @pytest.mark.parametrize("on_bad", ["skip", "report"])
-    def test_leave_out(self, loader, count, on_bad, capsys):
-        made = loader(Broken("is unreadable"), 5, Normalize(0), workers=count, on_bad=on_bad)
+    @pytest.mark.parametrize("on_error", ["skip", "warn"])
+    def test_skip_and_warn(self, loader, count, on_error, capsys):
+        made = loader(Broken("is unreadable"), 5, Normalize(0), workers=count, on_error=on_error)
         for _ in range(2):
             batches = epoch(made)
             assert [labels.tolist() for _, labels in batches] == [[0, 1, 2, 3, 4], [5, 6, 8, 9], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19]]
             np.testing.assert_array_equal(batches[1][0][:, 0, 0, 0], [5, 6, 8, 9])
         assert list(made.bad) == ["number-7.jpg"]
         assert "it is a test" in made.bad["number-7.jpg"]
-        assert capsys.readouterr().err.count("left out: number-7.jpg") == (on_bad == "report")
+        assert capsys.readouterr().err.count("skipped: number-7.jpg") == (on_error == "warn")
 
     def test_too_many(self, loader, count):
-        with pytest.raises(DataError, match=r"4 images cannot be read, which is more than 3; the last: number-3\.jpg"):
-            epoch(loader(Broken("is all unreadable"), 2, Normalize(0), workers=count, on_bad="skip", bad_limit=3))
+        with pytest.raises(DataError, match=r"4 images cannot be read, more than max_errors=3; the last: number-3\.jpg"):
+            epoch(loader(Broken("is all unreadable"), 2, Normalize(0), workers=count, on_error="skip", max_errors=3))
         with pytest.raises(DataError, match=r"not one image of this data set can be read; the first: number-0\.jpg"):
-            epoch(loader(Broken("is all unreadable"), 2, Normalize(0), workers=count, on_bad="skip"))
+            epoch(loader(Broken("is all unreadable"), 2, Normalize(0), workers=count, on_error="skip"))
 
 
-def test_what_a_data_set_prints_does_no_harm(loader):
-    same(epoch(loader(Broken("talks"), 5, Normalize(0), workers=2)), epoch(loader(Numbers(), 5, Normalize(0), workers=0)))
+def test_what_a_data_set_prints_does_not_disturb_the_replies(loader):
+    same(epoch(loader(Broken("prints"), 5, Normalize(0), workers=2)), epoch(loader(Numbers(), 5, Normalize(0), workers=0)))
 
 
-def test_a_data_set_that_cannot_be_sent_is_named(loader):
+def test_a_data_set_that_cannot_be_pickled_is_named(loader):
     class Local(Numbers):
         pass
     with pytest.raises(TypeError, match=r"cannot be sent to worker processes .*Local.*workers=0"):
@@ -150,25 +150,30 @@ def test_no_room_in_shared_memory(monkeypatch, tmp_path):
     def full(handle, offset, size):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"no room for 3 MB of shared memory.*use a smaller batch, or workers=0"):
+    with pytest.raises(OSError, match=r"no room for 3 MB of shared memory.*use a smaller batch_size, or workers=0"):
         workers.shared_file(3_000_000)
 
 
 def program(tmp_path, body):
-    """A program that uses a loader, started; its workers' process numbers are the first line it prints."""
+    """Start a program that uses a loader; `pids(loader)` in it prints its workers' process ids."""
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent("""
         import sys, time
         from loader_cases import Broken, Numbers
         from minicnn.data import DataLoader
         from minicnn.data.transforms import Normalize
-        def pids(loader): print(*[p.pid for w in loader.idle for p in w.processes], flush=True)
+        def pids(loader): print(*[p.pid for w in loader.idle_pools for p in w.processes], flush=True)
     """) + textwrap.dedent(body))
-    return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    return subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default_sigint,
                             env={**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])})
 
 
-def gone(pid):
+def default_sigint():
+    """In the child process: Ctrl-C is not ignored, even if it is in the process that runs the tests (a job in the background)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def has_ended(pid):
     """Whether this process has ended within five seconds."""
     for _ in range(100):
         state = pathlib.Path(f"/proc/{pid}/stat")
@@ -178,7 +183,7 @@ def gone(pid):
     return False
 
 
-needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 @needs_proc
@@ -191,7 +196,7 @@ def test_a_program_without_a_main_guard_works_and_leaves_no_process_behind(tmp_p
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert len(out.split()) == 2
-    assert all(gone(pid) for pid in out.split())
+    assert all(has_ended(pid) for pid in out.split())
 
 
 def test_a_data_set_in_the_program_itself_gets_a_hint(tmp_path):
@@ -221,7 +226,7 @@ def test_workers_end_with_the_program_however_it_ends(tmp_path, end, code):
         process.send_signal(end)
         _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert all(gone(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)
     assert err.count("Traceback") == (end == signal.SIGINT), err           # one KeyboardInterrupt, the program's own
 
 

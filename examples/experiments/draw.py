@@ -1,23 +1,28 @@
-"""The figure of an experiment: the curves of each condition, and beside them, seed by seed, what is compared."""
+"""The figure of an experiment: the learning curves of each condition, and beside them the pairs of values that are compared."""
 
 import io
+import os
+from typing import Any
 
 import numpy as np
-from error_bars import mean_and_error
+from minicnn.examples.experiments.error_bars import mean_and_error
 from PIL import Image
 
-from minicnn.study.figures import figure_class
+from minicnn.text import pluralize
+from minicnn.visualize.figures import figure_class
 
 NAMES = {"train_error": "training error, %", "test_error": "test error, %"}
 LINES = {"train_error": "--", "test_error": "-"}
 
 
-def draw(experiment, runs, results, path):
-    """Draw it as a PNG; returns the figure.
+def draw(experiment: Any, runs: dict[str, list[Any]], results: list[dict[str, Any]], path: str | os.PathLike[str]) -> Any:
+    """Write the figure as a PNG file; returns the matplotlib figure.
 
     Args:
+        experiment: the Experiment.
         runs: {condition: [run of each seed]}.
-        results: of each claim, as `experiment.compared` gives them.
+        results: of each claim, as `experiment.compare` returns them.
+        path: the file.
     """
     figure = figure_class()(figsize=(4.6 + 2.9 * len(results), 3.9), layout="constrained")
     curves, *panels = figure.subplots(1, 1 + len(results), squeeze=False, width_ratios=[1.7, *[1] * len(results)])[0]
@@ -25,16 +30,16 @@ def draw(experiment, runs, results, path):
     draw_curves(curves, experiment, runs, colours)
     for axes, claim, result in zip(panels, experiment.claims, results, strict=True):
         draw_pairs(axes, claim, result, colours)
-    seeds = len(next(iter(runs.values())))
-    figure.suptitle(f"{experiment.title} ({seeds} seed{'s' * (seeds > 1)}; bars and bands: one standard error)", fontsize=10)
+    seeds = pluralize(len(next(iter(runs.values()))), "seed")
+    figure.suptitle(f"{experiment.title} ({seeds}; bars and bands: one standard error)", fontsize=10)
     png = io.BytesIO()
     figure.savefig(png, dpi=90, format="png")
-    Image.open(png).convert("RGB").quantize(256).save(path, optimize=True)      # with 256 colours half of the bytes
+    Image.open(png).convert("RGB").quantize(256).save(path, optimize=True)      # 256 colours: half the bytes
     return figure
 
 
-def draw_curves(axes, experiment, runs, colours):
-    """The mean over the seeds, and a band of one standard error to each side."""
+def draw_curves(axes: Any, experiment: Any, runs: dict[str, list[Any]], colours: dict[str, str]) -> None:
+    """The mean over the seeds, with a band of one standard error to each side."""
     several = len(experiment.curves) > 1
     for which in experiment.curves:
         for name, of_seeds in runs.items():
@@ -53,8 +58,8 @@ def draw_curves(axes, experiment, runs, colours):
     axes.legend(fontsize=8)
 
 
-def draw_pairs(axes, claim, result, colours):
-    """Two columns, one for each condition; a thin line joins what has the same seed."""
+def draw_pairs(axes: Any, claim: Any, result: dict[str, Any], colours: dict[str, str]) -> None:
+    """Two columns, one for each condition; a thin line joins the values of the same seed."""
     names = [result["larger"], result["smaller"]]
     pairs = [(a, b) for a, b in zip(*(result["values"][name] for name in names), strict=True) if a is not None and b is not None]
     for pair in pairs:
@@ -67,7 +72,7 @@ def draw_pairs(axes, claim, result, colours):
     axes.set_xlim(-0.5, 1.5)
     axes.set_xticks([0, 1], [name.replace(", ", ",\n") for name in names], fontsize=8)
     low, high = axes.get_ylim()
-    least = max(4 - (high - low), 0) / 2                            # a difference of little shall look like little
-    axes.set_ylim(*(0, 1.1 * high) if claim.ratio else (low - least, high + least))
+    margin = max(4 - (high - low), 0) / 2                           # at least 4 units high, so that a small difference looks small
+    axes.set_ylim(*(0, 1.1 * high) if claim.ratio else (low - margin, high + margin))
     axes.set_title(f"{claim.what}\npaper: {claim.paper}\nhere, left {'/' if claim.ratio else '-'} right: {result['here']}", fontsize=8)
     axes.grid(alpha=0.3, axis="y")

@@ -1,21 +1,23 @@
-"""Means, error bars, and what may be concluded from them.
+"""Error bars: the mean of a few values, its standard error and its confidence interval, and whether an effect is significant.
 
-A network trained with another seed ends with another error. So a condition is tried with several seeds, and two conditions are
-compared seed by seed: what a seed brings by chance is in both, and goes away in the difference.
+Two networks that are trained with different seeds end with different errors. So each condition is trained with several seeds, and two
+conditions are compared in pairs, seed by seed: the random variation that both members of a pair share cancels in their difference.
 
     mean = sum(v) / n       s^2 = sum((v - mean)^2) / (n - 1)       standard error = s / sqrt(n)
 
-The mean of many experiments like this one would be within t standard errors of the mean here in 95 of 100 of them.
+The 95 % confidence interval is mean +- t * standard error, with t from Student's distribution: if the experiment were repeated many
+times, 95 of 100 such intervals would contain the true mean.
 """
 
 import math
+from collections.abc import Sequence
 
-# t of Student's distribution for 95 %, by the number of values less one. With few values s is known badly, and t is large.
+# The 97.5 % quantile of Student's t distribution by n - 1, the degrees of freedom. With few values s is uncertain, and t is large.
 T95 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 
-def mean_and_error(values):
-    """(mean, standard error); the error of one value is NaN: a single seed says nothing about the next one."""
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """(mean, standard error); the error of a single value is NaN, which has no spread."""
     n = len(values)
     mean = sum(values) / n
     if n == 1:
@@ -23,8 +25,8 @@ def mean_and_error(values):
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
 
 
-def interval(values):
-    """(low, high): where the mean is with 95 % confidence. From one value, anywhere."""
+def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
+    """(low, high) of the 95 % confidence interval of the mean; (-inf, inf) for a single value."""
     mean, error = mean_and_error(values)
     if len(values) == 1:
         return -math.inf, math.inf
@@ -32,38 +34,42 @@ def interval(values):
     return mean - t * error, mean + t * error
 
 
-def effects(larger, smaller, ratio=False):
-    """Seed by seed, by how much (or, with ratio, how many times) one condition is larger. A seed where one has None is left out."""
+def effects(larger: Sequence[float | None], smaller: Sequence[float | None], ratio: bool = False) -> list[float]:
+    """Seed by seed, the difference (or the ratio) of two conditions. Seeds for which one of them is None are skipped."""
     pairs = [(a, b) for a, b in zip(larger, smaller, strict=True) if a is not None and b is not None]
     return [a / b if ratio else a - b for a, b in pairs]
 
 
-def verdict(values, nothing=0.0, paper=None):
-    """One sentence on these effects. `nothing` is the effect of no effect (0, or 1 for ratios); `paper` is what the paper found."""
-    if not values:
-        return "undecided: no seed has a number for both"
-    if len(values) == 1:
+def verdict(effects: Sequence[float], no_effect: float = 0.0, expected: float | None = None) -> str:
+    """Whether the mean effect is significant: whether its 95 % confidence interval excludes `no_effect` (0, or 1 for ratios).
+
+    `expected` is the paper's effect, if it gives a number.
+    """
+    if not effects:
+        return "undecided: no seed has a value for both"
+    if len(effects) == 1:
         return "undecided: one seed has no error bar"
-    low, high = interval(values)
-    if low > nothing:
-        what = "seen"
-    elif high < nothing:
-        what = "the opposite is seen"
+    low, high = confidence_interval(effects)
+    if low > no_effect:
+        result = "significant"
+    elif high < no_effect:
+        result = "significant, in the opposite direction"
     else:
-        what = "not seen beyond the error bars"
-    if paper is None:
-        return what
-    return f"{what}; the paper's {paper:g} is {'inside' if low <= paper <= high else 'above' if paper > high else 'below'} them"
+        result = "not significant"
+    if expected is None:
+        return result
+    position = "inside" if low <= expected <= high else "above" if expected > high else "below"
+    return f"{result}; the paper's {expected:g} is {position} the interval"
 
 
-def iterations_to(level, steps, errors):
-    """After how many steps the error first was `level` or less, on straight lines between the looks; None: it never was."""
+def iterations_to(error: float, steps: Sequence[int], errors: Sequence[float]) -> float | None:
+    """The step at which the error first fell to `error`, linearly interpolated between evaluations; None if it never did."""
     before = None
-    for step, error in zip(steps, errors, strict=True):
-        if error <= level:
+    for step, e in zip(steps, errors, strict=True):
+        if e <= error:
             if before is None:
                 return float(step)
-            s, e = before
-            return s + (step - s) * (e - level) / (e - error)
-        before = step, error
+            last_step, last = before
+            return last_step + (step - last_step) * (last - error) / (last - e)
+        before = step, e
     return None

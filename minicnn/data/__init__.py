@@ -1,20 +1,20 @@
-"""Data: what there is (datasets), how an image becomes an input (transforms), and who does it (loader)."""
+"""The input pipeline: data sets (datasets), preprocessing and augmentation (transforms), and batches (loader)."""
 
 from minicnn.data import transforms
 from minicnn.data.datasets import (
     CIFAR10,
     CIFAR100,
-    ILSVRC2012,
     MNIST,
     DataError,
+    EvenSample,
     FashionMNIST,
     ImageFolder,
+    ImageNet,
     PhotoCrops,
-    Subset,
-    open_dataset,
     photos,
 )
+from minicnn.data.detect import open_dataset
 from minicnn.data.loader import DataLoader
 
-__all__ = ["CIFAR10", "CIFAR100", "DataError", "DataLoader", "FashionMNIST", "ILSVRC2012", "ImageFolder", "MNIST", "PhotoCrops", "Subset",
+__all__ = ["CIFAR10", "CIFAR100", "DataError", "DataLoader", "EvenSample", "FashionMNIST", "ImageFolder", "ImageNet", "MNIST", "PhotoCrops",
            "open_dataset", "photos", "transforms"]

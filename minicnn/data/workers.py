@@ -1,10 +1,10 @@
-"""Processes that prepare images beside the training.
+"""Worker processes that prepare batches in shared memory while the training computes.
 
-Each is a Python of its own, so they do not wait for each other or for the training loop. Images never travel through a pipe: all
-processes look at the same memory, and only the numbers of the images to prepare go one way, and "done" the other.
+Each is a separate Python process, so no interpreter lock is shared with the others or the training loop. Images are never sent through
+a pipe: all processes map the same memory; a job has only the indices of the images to prepare, and its result only the unreadable ones.
 
-A worker ends when its input ends, so none outlives the training, however that ends. It ignores Ctrl-C, which is for the training
-to answer.
+A worker ends when its input pipe is closed, so none outlives the training program, even if that is killed. It ignores Ctrl-C, which the
+training program handles.
 """
 
 import contextlib
@@ -18,42 +18,46 @@ import sys
 import tempfile
 import threading
 import traceback
-from typing import Any
+from typing import IO, Any
 
-from minicnn.parallel import keep_freed_memory
+from minicnn.backend.threads import disable_malloc_trim
+from minicnn.data.samples import SampleLoader, SharedBatchBuffers
 
 
 class WorkerError(RuntimeError):
     """A loader process failed; the message has its traceback, or how it ended."""
 
 
-class Workers:
-    """`count` processes that fill the slots of one shared memory.
+class WorkerPool:
+    """`count` processes that write samples into the slots of one shared memory.
 
     Args:
-        preparer: does the work; it is pickled, once.
-        slots: how the memory is laid out.
+        count: number of processes.
+        sample_loader: prepares the samples; it is pickled once, with its data set.
+        buffers: the layout of the memory.
+
+    Raises TypeError if the sample loader cannot be pickled, OSError if there is too little shared memory, WorkerError if a process fails.
     """
 
-    def __init__(self, count, preparer, slots):
-        self.slots, self.preparer = slots, preparer
+    def __init__(self, count: int, sample_loader: SampleLoader, buffers: SharedBatchBuffers) -> None:
+        self.buffers, self.sample_loader = buffers, sample_loader
         self.replies: queue.SimpleQueue = queue.SimpleQueue()
-        self.jobs: list[list[tuple]] = [[] for _ in range(count)]          # what each worker has been asked for and not answered
+        self.jobs: list[list[tuple]] = [[] for _ in range(count)]          # of each worker: submitted, and without a result yet
         self.processes: list[subprocess.Popen] = []
-        self.listeners: list[threading.Thread] = []
-        file, path = shared_file(slots.nbytes)
-        self.memory = mmap.mmap(file.fileno(), slots.nbytes)
+        self.readers: list[threading.Thread] = []
+        file, path = shared_file(buffers.nbytes)
+        self.memory = mmap.mmap(file.fileno(), buffers.nbytes)
         file.close()
         try:
             try:
-                payload = pickle.dumps((preparer, slots, path))
+                payload = pickle.dumps((sample_loader, buffers, path))
             except Exception as error:
                 raise TypeError(f"DataLoader: the data set or the transform cannot be sent to worker processes ({error}); "
                                 "define its class at the top of a module of its own, or use workers=0") from error
-            for number in range(count):
-                self.start(number, payload)
+            for worker in range(count):
+                self.start(worker, payload)
             for _ in range(count):
-                self.reply()                        # each says that it is ready; then the file needs no name any more
+                self.next_result()                        # each has mapped the file, so it needs no name any more
         except BaseException:
             self.kill()
             raise
@@ -61,82 +65,95 @@ class Workers:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def start(self, number, payload):
+    def start(self, worker, payload):
+        """Start a process, the thread that reads its replies, and its first job: to load the sample loader for all others."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-c", "from minicnn.data.workers import work; work()"], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, env=environment)
+        process = subprocess.Popen([sys.executable, "-c", "from minicnn.data.workers import worker_main; worker_main()"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.processes.append(process)
-        self.jobs[number].append(("start",))
-        self.listeners.append(threading.Thread(target=self.listen, args=(number, process), name=f"loader-{number}", daemon=True))
-        self.listeners[-1].start()
-        self.tell(process, payload)
+        self.jobs[worker].append(("start",))
+        self.readers.append(threading.Thread(target=self._read_replies, args=(worker, process), name=f"loader-{worker}", daemon=True))
+        self.readers[-1].start()
+        send(process, payload)
 
-    def tell(self, process, message):
-        with contextlib.suppress(BrokenPipeError, ValueError):      # it is gone: `listen` notices, and says so
-            pipe(process.stdin).write(len(message).to_bytes(8, "little") + message)
-            pipe(process.stdin).flush()
-
-    def listen(self, number, process):
-        """Hand on what a worker says, until it ends; runs in a thread of its own."""
+    def _read_replies(self, worker, process):
+        """Put everything that a worker replies into the queue, and None when it ends; runs in a thread of its own."""
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError, ValueError):
             while True:
-                self.replies.put((number, pickle.load(process.stdout)))
-        self.replies.put((number, None))
+                self.replies.put((worker, pickle.load(process.stdout)))
+        self.replies.put((worker, None))
 
-    def ask(self, share, slot, first, numbers, epoch):
-        """Have images `numbers` put into rows `first`, first + 1, ... of a slot, by worker number `share`."""
-        job = (slot, first, numbers, epoch)
-        self.jobs[share].append(job)
-        self.tell(self.processes[share], pickle.dumps(job))
+    def submit(self, worker: int, slot: int, first: int, indices: list[int], epoch: int) -> None:
+        """Have a worker prepare the images `indices` in rows `first`, first + 1, ... of a slot."""
+        job = (slot, first, indices, epoch)
+        self.jobs[worker].append(job)
+        send(self.processes[worker], pickle.dumps(job))
 
-    def reply(self):
-        """Wait for the next answer: (slot, [(row, reason), ...]). Raises WorkerError if a worker failed or ended."""
-        number, said = self.replies.get()
-        if said is None:
-            process = self.processes[number]
-            code = process.wait()
-            doing: tuple = self.jobs[number][0] if self.jobs[number] else ("nothing",)
-            what = "was starting" if doing == ("start",) else "had nothing to do"
-            if doing[1:]:
-                what = f"prepared these images: {', '.join(self.preparer.name(i) for i in doing[2])}"
-            how = f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
-            raise WorkerError(f"a loader process {how} while it {what}. If the system killed it, memory may have run out: "
-                              "use fewer workers")
-        self.jobs[number].pop(0)
-        kind, answer = said
+    def next_result(self) -> Any:
+        """Wait for the next result of a job: (slot, [(row, reason), ...]), see SampleLoader.load_into.
+
+        Raises WorkerError if a worker failed or ended.
+        """
+        worker, reply = self.replies.get()
+        if reply is None:
+            raise WorkerError(self.describe_exit(worker))
+        self.jobs[worker].pop(0)
+        kind, result = reply
         if kind == "failed":
-            raise WorkerError(f"a loader process failed:\n{answer.rstrip()}")
-        return answer
+            raise WorkerError(f"a loader process failed:\n{result.rstrip()}")
+        return result
 
-    def busy(self):
-        """How many answers are still to come."""
+    def describe_exit(self, worker):
+        """How a worker process ended, and at which job."""
+        code = self.processes[worker].wait()
+        how = f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
+        job: tuple = self.jobs[worker][0] if self.jobs[worker] else ()
+        if job == ("start",):
+            doing = "was starting"
+        elif job:
+            _, _, indices, _ = job
+            doing = f"prepared these images: {', '.join(map(self.sample_loader.name, indices))}"
+        else:
+            doing = "had nothing to do"
+        return f"a loader process {how} while it {doing}. If the system killed it, memory may have run out: use fewer workers"
+
+    def pending(self) -> int:
+        """The number of outstanding results."""
         return sum(map(len, self.jobs))
 
-    def kill(self):
-        """End the processes at once, in the middle of whatever they do."""
+    def kill(self) -> None:
+        """End the processes at once, in the middle of their jobs."""
         for process in self.processes:
             process.kill()
         self.close()
 
-    def close(self):
-        """End the processes when they have done what they were asked for."""
+    def close(self) -> None:
+        """End the processes after their current jobs."""
         for process in self.processes:
             with contextlib.suppress(OSError):
                 pipe(process.stdin).close()
         for process in self.processes:
             process.wait()
-        for process, listener in zip(self.processes, self.listeners, strict=True):
-            listener.join()
+        for process, reader in zip(self.processes, self.readers, strict=True):
+            reader.join()
             pipe(process.stdout).close()
 
 
-def pipe(end) -> Any:
-    """A pipe to or from a process; it was started with one."""
+def send(process, message):
+    """Send bytes to a worker: their length, then the bytes."""
+    with contextlib.suppress(BrokenPipeError, ValueError):      # the worker has ended: `next_result` reports that
+        pipe(process.stdin).write(len(message).to_bytes(8, "little") + message)
+        pipe(process.stdin).flush()
+
+
+def pipe(end: IO[bytes] | None) -> IO[bytes]:
+    """The pipe to or from a process that was started with one."""
+    assert end is not None
     return end
 
 
 def shared_file(nbytes):
-    """An open file of this size, whose memory other processes can map, and its path: in memory where the system has a place for that."""
+    """(file, path): an open file of this size, for other processes to map; in memory (/dev/shm) if the system has that."""
     for folder in ("/dev/shm", None):
         try:
             handle, path = tempfile.mkstemp(prefix="minicnn-", dir=folder)
@@ -153,39 +170,39 @@ def shared_file(nbytes):
             file.close()
             os.unlink(path)
     raise OSError(f"DataLoader: no room for {nbytes / 1e6:.0f} MB of shared memory, neither in /dev/shm nor in {tempfile.gettempdir()}; "
-                  "use a smaller batch, or workers=0")
+                  "use a smaller batch_size, or workers=0")
 
 
-def work():
-    """What a worker process runs: prepare what it is asked for, until there is nobody left to ask."""
+def worker_main():
+    """The program of a worker process: run the jobs it receives until its input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_freed_memory()                             # photographs come and go, each some hundred pages
+    disable_malloc_trim()                           # each photograph is allocated and freed: hundreds of pages
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)                                   # what a data set prints must not get between the answers
+    os.dup2(2, 1)                                   # print() in a data set must not write to the pipe of replies
 
-    def say(*message):
-        pickle.dump(message, replies)
+    def reply(kind, result):
+        pickle.dump((kind, result), replies)
         replies.flush()
 
     try:
-        preparer, slots, path = pickle.loads(heard())
+        sample_loader, buffers, path = pickle.loads(recv())
         with open(path, "r+b") as file:
-            memory = mmap.mmap(file.fileno(), slots.nbytes)
-        arrays = [slots.arrays(memory, slot) for slot in range(slots.count)]
-        say("done", None)
-        while message := heard():
-            slot, first, numbers, epoch = pickle.loads(message)
-            say("done", (slot, preparer.fill(arrays[slot], first, numbers, epoch)))
+            memory = mmap.mmap(file.fileno(), buffers.nbytes)
+        arrays = [buffers.arrays(memory, slot) for slot in range(buffers.count)]
+        reply("done", None)
+        while message := recv():
+            slot, first, indices, epoch = pickle.loads(message)
+            reply("done", (slot, sample_loader.load_into(arrays[slot], first, indices, epoch)))
     except BrokenPipeError:
         pass                                        # the training has ended
     except Exception as error:
-        hint = ("(a class that worker processes shall use must be in a module of its own, not in the program itself; or use workers=0)\n"
+        hint = ("(a class that worker processes use must be in a module of its own, not in the program itself; or use workers=0)\n"
                 if isinstance(error, AttributeError) and "__main__" in str(error) else "")
         with contextlib.suppress(OSError):
-            say("failed", traceback.format_exc() + hint)
+            reply("failed", traceback.format_exc() + hint)
 
 
-def heard():
-    """The next message, or b"" if there is none any more."""
+def recv():
+    """The next message from the parent process; b"" at the end of the input."""
     size = sys.stdin.buffer.read(8)
     return sys.stdin.buffer.read(int.from_bytes(size, "little")) if len(size) == 8 else b""

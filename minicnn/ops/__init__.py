@@ -1,8 +1,11 @@
-"""The ops: one module each, with its formula, its forward and its backward. This is their table of contents."""
+"""The ops, one module each: its formula, forward and backward. This file is their table of contents."""
 
+import sys
+
+from minicnn import tensor
 from minicnn.ops.adaptive_avg_pool2d import adaptive_avg_pool2d
 from minicnn.ops.arithmetic import add, div, exp, log, matmul, mul, power, sub
-from minicnn.ops.conv2d import conv2d
+from minicnn.ops.conv2d.op import conv2d
 from minicnn.ops.cross_entropy import cross_entropy
 from minicnn.ops.dropout import dropout
 from minicnn.ops.linear import linear
@@ -17,3 +20,5 @@ from minicnn.ops.tanh import tanh
 __all__ = ["adaptive_avg_pool2d", "add", "conv2d", "cross_entropy", "div", "dropout", "exp", "flatten", "getitem", "linear",
            "local_response_norm", "log", "log_softmax", "matmul", "max_pool2d", "mean", "mul", "power", "relu", "reshape",
            "sigmoid", "softmax", "sub", "sum", "tanh", "transpose"]
+
+tensor.ops = sys.modules[__name__]          # for the operators and methods of Tensor: see minicnn.tensor

@@ -1,4 +1,4 @@
-"""Sums, products and powers of tensors, with NumPy's broadcasting.
+"""Arithmetic of tensors, elementwise with NumPy's broadcasting, and the matrix product.
 
     y = a + b       dL/da = gy              dL/db = gy
     y = a - b       dL/da = gy              dL/db = -gy
@@ -9,14 +9,16 @@
     y = e^a         dL/da = gy * y
     y = log a       dL/da = gy / a
 
-An input that was broadcast was used many times, so its gradients add up: `unbroadcast`.
+An input that was broadcast was used many times, so the gradients of its uses add up: `unbroadcast`.
 """
+
+from typing import Any
 
 import numpy as np
 
-from minicnn import parallel
 from minicnn.autograd import Function
-from minicnn.backend import device_scope, is_array, xp_of
+from minicnn.backend import threads
+from minicnn.backend.arrays import device_scope, is_array, xp_of
 from minicnn.tensor import Tensor
 
 
@@ -41,8 +43,8 @@ class Mul(Function):
         return a * b, (a, b)
 
     def backward(self, gy, a, b):
-        return (unbroadcast(gy * b, a.shape) if self.needs[0] else None,
-                unbroadcast(gy * a, b.shape) if self.needs[1] else None)
+        return (unbroadcast(gy * b, a.shape) if self.needs_input_grad[0] else None,
+                unbroadcast(gy * a, b.shape) if self.needs_input_grad[1] else None)
 
 
 class Div(Function):
@@ -50,12 +52,12 @@ class Div(Function):
         return a / b, (a, b)
 
     def backward(self, gy, a, b):
-        return (unbroadcast(gy / b, a.shape) if self.needs[0] else None,
-                unbroadcast(-gy * (a / b) / b, b.shape) if self.needs[1] else None)
+        return (unbroadcast(gy / b, a.shape) if self.needs_input_grad[0] else None,
+                unbroadcast(-gy * (a / b) / b, b.shape) if self.needs_input_grad[1] else None)
 
 
 class Power(Function):
-    def __init__(self, exponent=2):
+    def __init__(self, exponent: float = 2) -> None:
         self.exponent = exponent
 
     def forward(self, a):
@@ -68,11 +70,11 @@ class Power(Function):
 
 class MatMul(Function):
     def forward(self, a, b):
-        return product(a, b), (a, b)
+        return matrix_product(a, b), (a, b)
 
     def backward(self, gy, a, b):
-        return (unbroadcast(product(gy, b.swapaxes(-1, -2)), a.shape) if self.needs[0] else None,
-                unbroadcast(product(a.swapaxes(-1, -2), gy), b.shape) if self.needs[1] else None)
+        return (unbroadcast(matrix_product(gy, b.swapaxes(-1, -2)), a.shape) if self.needs_input_grad[0] else None,
+                unbroadcast(matrix_product(a.swapaxes(-1, -2), gy), b.shape) if self.needs_input_grad[1] else None)
 
 
 class Exp(Function):
@@ -92,13 +94,13 @@ class Log(Function):
         return gy / a
 
 
-def product(a, b):
-    """a @ b, on all cores for two matrices."""
-    return parallel.matmul(a, b) if a.ndim == b.ndim == 2 else a @ b
+def matrix_product(a, b):
+    """a @ b: two matrices on all cores, stacks of matrices by NumPy or CuPy."""
+    return threads.matmul(a, b) if a.ndim == b.ndim == 2 else a @ b
 
 
 def unbroadcast(g, shape):
-    """`g` summed over every axis along which an array of `shape` was repeated."""
+    """The gradient `g` summed over every axis along which an array of `shape` was broadcast."""
     if g.shape == shape:
         return g
     g = g.sum(axis=tuple(range(g.ndim - len(shape))))
@@ -107,10 +109,10 @@ def unbroadcast(g, shape):
 
 
 def operands(op, a, b):
-    """Both as tensors that can be broadcast together: numbers take the other's dtype, arrays are wrapped as they are."""
+    """Both as tensors whose shapes broadcast: a number takes the dtype of the other operand, an array keeps its own."""
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
-        raise TypeError(f"{op}: one of a and b is a Tensor, but these are {type(a).__name__} and {type(b).__name__}")
+        raise TypeError(f"{op}: a or b must be a Tensor, got {type(a).__name__} and {type(b).__name__}")
     a, b = (as_tensor(op, value, like) for value in (a, b))
     try:
         np.broadcast_shapes(a.shape, b.shape)
@@ -120,7 +122,7 @@ def operands(op, a, b):
 
 
 def as_tensor(op, value, like):
-    """A number or an array as a Tensor beside `like`."""
+    """A number or an array as a Tensor; a number gets the device of `like`, and its dtype if that is a float."""
     if isinstance(value, Tensor):
         return value
     if is_array(value):
@@ -128,41 +130,49 @@ def as_tensor(op, value, like):
     if isinstance(value, (int, float, np.number)):
         with device_scope(like.data):
             return Tensor(xp_of(like.data).asarray(value, dtype=like.dtype if like.dtype.kind == "f" else None))
-    raise TypeError(f"{op}: a Tensor, an array or a number is wanted, not {type(value).__name__}")
+    raise TypeError(f"{op}: an operand must be a Tensor, an array or a number, got {type(value).__name__}")
 
 
-def add(a, b):
-    """a + b, broadcast."""
+def add(a: Any, b: Any) -> Tensor:
+    """a + b, elementwise, with NumPy's broadcasting.
+
+    a, b: one must be a Tensor; the other may be an array, or a number, which takes the Tensor's dtype and device.
+    Returns a Tensor of the broadcast shape. Raises ValueError for shapes that cannot be broadcast, TypeError for different dtypes.
+    """
     return Add()(*operands("add", a, b))
 
 
-def sub(a, b):
-    """a - b, broadcast."""
+def sub(a: Any, b: Any) -> Tensor:
+    """a - b, elementwise. Arguments, result and errors as for `add`."""
     return Sub()(*operands("sub", a, b))
 
 
-def mul(a, b):
-    """a * b, element by element, broadcast."""
+def mul(a: Any, b: Any) -> Tensor:
+    """a * b, elementwise. Arguments, result and errors as for `add`."""
     return Mul()(*operands("mul", a, b))
 
 
-def div(a, b):
-    """a / b, element by element, broadcast."""
+def div(a: Any, b: Any) -> Tensor:
+    """a / b, elementwise. Arguments, result and errors as for `add`."""
     return Div()(*operands("div", a, b))
 
 
-def power(a, exponent):
-    """a ** exponent, for a constant number as exponent. TypeError for a tensor as exponent."""
+def power(a: Tensor, exponent: float) -> Tensor:
+    """a ** exponent, elementwise, for a constant exponent (an int or a float). TypeError for an exponent that is a Tensor."""
     if not isinstance(exponent, (int, float, np.number)):
-        raise TypeError(f"power: the exponent is a plain number, not {type(exponent).__name__}; a**b is exp(log(a) * b)")
+        raise TypeError(f"power: exponent must be a number, got {type(exponent).__name__}; write a**b as exp(log(a) * b)")
     return Power(exponent if isinstance(exponent, int) else float(exponent))(a)
 
 
-def matmul(a, b):
-    """a @ b for matrices, or stacks of matrices that can be broadcast. ValueError where the shapes do not fit."""
+def matmul(a: Any, b: Any) -> Tensor:
+    """The matrix product a @ b, of matrices or of stacks of matrices whose leading axes broadcast.
+
+    a, b: (..., n, k) and (..., k, m); one must be a Tensor, the other may be an array. Returns a Tensor (..., n, m).
+    Raises ValueError for shapes that do not match, TypeError for different dtypes.
+    """
     a, b = (as_tensor("matmul", v, a if isinstance(a, Tensor) else b) for v in (a, b))
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"matmul: (..., n, k) @ (..., k, m) is wanted, not {a.shape} @ {b.shape}")
+        raise ValueError(f"matmul: shapes must be (..., n, k) @ (..., k, m), got {a.shape} @ {b.shape}")
     try:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
@@ -170,11 +180,11 @@ def matmul(a, b):
     return MatMul()(a, b)
 
 
-def exp(a):
-    """e ** a, element by element."""
+def exp(a: Tensor) -> Tensor:
+    """The exponential e ** a, elementwise, for any shape."""
     return Exp()(a)
 
 
-def log(a):
-    """The natural logarithm, element by element."""
+def log(a: Tensor) -> Tensor:
+    """The natural logarithm, elementwise, for any shape. As in NumPy, log 0 is -inf and the log of a negative number NaN."""
     return Log()(a)

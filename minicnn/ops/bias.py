@@ -1,29 +1,30 @@
-"""A bias is added at every place; so what it hears is the sum over all places.
+"""The gradient of a bias: the bias is added at every position, so its gradient is the sum over all positions.
 
     y[..., c] = x[..., c] + b[c]
-    dL/db[c]  = gy[..., c], summed over everything else
+    dL/db[c]  = gy[..., c], summed over all other axes
 """
 
-from minicnn import gpu
-from minicnn.backend import by_device, xp_of
-from minicnn.parallel import sum_over_batch
+from minicnn.backend import cuda
+from minicnn.backend.arrays import by_device, ceil_div, xp_of
+from minicnn.backend.threads import sum_over_batch
 
-ADDED_ROWS = 32         # that one thread of the GPU adds up, one after the other
+ROWS_PER_THREAD = 32        # that one GPU thread adds up, in order
 
 
 def bias_gradient_cpu(gy):
     """gy (N, ..., C) -> (C,)."""
-    places = tuple(range(gy.ndim - 1))
-    return sum_over_batch(lambda n: gy[n].sum(axis=places), gy, gy[0].nbytes, gy.shape[-1:], gy.dtype)
+    positions = tuple(range(gy.ndim - 1))
+    return sum_over_batch(lambda n: gy[n].sum(axis=positions), gy, gy[0].nbytes, gy.shape[-1:], gy.dtype)
 
 
 def bias_gradient_gpu(gy):
     xp = xp_of(gy)
     rows = xp.ascontiguousarray(gy).reshape(-1, gy.shape[-1])
-    while len(rows) > 1:                                        # each pass leaves a row for every 32
-        sums = xp.empty((-(-len(rows) // ADDED_ROWS), rows.shape[1]), rows.dtype)
-        gpu.run("ops/bias.cu", "add_rows", *sums.shape, rows, sums, len(rows), ADDED_ROWS, dtype=rows.dtype,
-                across=-(-rows.shape[1] // gpu.THREADS))            # there may be few rows, so the columns are shared out too
+    while len(rows) > 1:                                        # each pass reduces every 32 rows to one
+        sums = xp.empty((ceil_div(len(rows), ROWS_PER_THREAD), rows.shape[1]), rows.dtype)
+        column_blocks = ceil_div(rows.shape[1], cuda.THREADS)   # there may be few rows, so the columns are split over blocks too
+        cuda.launch_rows("ops/bias.cu", "add_rows", *sums.shape, rows, sums, len(rows), ROWS_PER_THREAD, dtype=rows.dtype,
+                         across=column_blocks)
         rows = sums
     return rows[0]
 

@@ -1,27 +1,28 @@
-"""Shape is NCHW, memory is channels-last.
+"""The memory layout of images: the shape is NCHW, the memory is channels-last (NHWC).
 
-Users see the field's shapes: (N, C, H, W). In memory the channels of one pixel lie side by side, so the inner
-loops of convolution, pooling and LRN run over long contiguous stretches. An array is turned from one view to
-the other by `transpose`, which changes strides and moves nothing.
+Users see the field's shapes: (N, C, H, W). In memory the channels of one pixel are adjacent, so the inner loops of
+convolution, pooling and LRN run over long contiguous stretches. `transpose` converts between the two views: it changes
+strides and moves no data.
 """
 
-from minicnn.backend import xp_of
-from minicnn.tensor import Tensor
+from typing import Any
+
+from minicnn.backend.arrays import xp_of
 
 
-def nhwc(x):
-    """(N, C, H, W) -> (N, H, W, C), contiguous: a view of channels-last memory, one copy of any other."""
+def nhwc(x: Any) -> Any:
+    """(N, C, H, W) -> (N, H, W, C), contiguous: a view if the memory is channels-last, else a copy."""
     return xp_of(x).ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def nchw(x):
+def nchw(x: Any) -> Any:
     """(N, H, W, C) -> (N, C, H, W): always a view."""
     return x.transpose(0, 3, 1, 2)
 
 
-def padded(x, ph, pw, value=0):
-    """x (N, H, W, C) with `ph` rows and `pw` columns of `value` around; each may be one number or (before, after)."""
-    (top, bottom), (left, right) = both(ph), both(pw)
+def padded(x: Any, ph: Any, pw: Any, value: float = 0) -> Any:
+    """x (N, H, W, C) with a border of `ph` rows and `pw` columns of `value`; each is one int for both sides, or (before, after)."""
+    (top, bottom), (left, right) = (p if isinstance(p, tuple) else (p, p) for p in (ph, pw))
     if top == bottom == left == right == 0:
         return x
     N, H, W, C = x.shape
@@ -30,37 +31,6 @@ def padded(x, ph, pw, value=0):
     return y
 
 
-def parts(G, C, O):
-    """For each of G groups, the slice of the C input channels and the slice of the O filters."""
+def group_slices(G: int, C: int, O: int) -> list[tuple[slice, slice]]:
+    """For each of G groups, its slice of the C input channels and its slice of the O filters."""
     return [(slice(g * C // G, (g + 1) * C // G), slice(g * O // G, (g + 1) * O // G)) for g in range(G)]
-
-
-def both(p):
-    """One number, or a (before, after) pair: a pair."""
-    return p if isinstance(p, tuple) else (p, p)
-
-
-def pair(op, argument, value, at_least):
-    """An int or a pair of ints as a pair, or an error that names the op and the argument."""
-    values = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= at_least for v in values):
-        raise ValueError(f"{op}: {argument} is an int or a pair of ints, each at least {at_least}, not {value!r}")
-    return tuple(values)
-
-
-def check_images(op, x):
-    """x is a non-empty (N, C, H, W) of floats, or an error that says what is wrong."""
-    check_float(op, x)
-    if x.ndim != 4:
-        raise ValueError(f"{op}: x is (N, C, H, W), but this x has shape {x.shape}"
-                         + ("; for one image use x.reshape(1, *x.shape)" if x.ndim == 3 else ""))
-    if 0 in x.shape:
-        raise ValueError(f"{op}: x is empty, its shape is {x.shape}")
-
-
-def check_float(op, x):
-    """x is a Tensor of float32 or float64, or an error that names the op."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: x is a Tensor, not {type(x).__name__}; write minicnn.Tensor(x)")
-    if x.dtype not in ("float32", "float64"):
-        raise TypeError(f"{op}: x is {x.dtype}; float32 or float64 is wanted: Tensor(array.astype('float32'))")

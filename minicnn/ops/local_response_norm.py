@@ -1,37 +1,39 @@
-"""Each channel is divided by the energy of its neighbours.            (AlexNet, section 3.3)
+"""Local response normalization (LRN): each channel is divided by a power of its neighbours' sum of squares.   (AlexNet, section 3.3)
 
     s_c     = k + a * sum_{|j-c| <= r} x_j^2                 r = (size-1)/2
     y_c     = x_c * s_c^-b
     dL/dx_c = g_c * s_c^-b  -  2*a*b * x_c * sum_{|j-c| <= r} g_j * y_j / s_j
 
-x_c is in its own y_c directly (the first term) and in the s_j of each of its neighbours (the second).
-Pixels do not meet here, so below arrays are (pixels, C), channels last, a block of pixels at a time.
+x_c enters its own y_c directly (the first term), and the s_j of each of its neighbours (the second).
+Pixels are independent, so the arrays below are (pixels, C), channels last, a block of pixels at a time.
 """
 
 import functools
 
 import numpy as np
 
-from minicnn import gpu
 from minicnn.autograd import Function
-from minicnn.backend import by_device, xp_of
-from minicnn.ops.layout import check_images, nchw, nhwc
-from minicnn.parallel import over_batch
+from minicnn.backend import cuda
+from minicnn.backend.arrays import by_device, xp_of
+from minicnn.backend.threads import over_batch
+from minicnn.ops.checks import check_images
+from minicnn.ops.layout import nchw, nhwc
+from minicnn.tensor import Tensor
 
 
 class LocalResponseNorm(Function):
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
         self.r, self.alpha, self.beta, self.k = (size - 1) // 2, float(alpha), float(beta), float(k)
 
     def forward(self, x):                                           # x (N, C, H, W)
         x = nhwc(x)
         y = xp_of(x).empty_like(x)
-        normalise(pixels(x), pixels(y), self)
+        lrn_forward(pixels(x), pixels(y), self)
         return nchw(y), (x,)
 
-    def backward(self, gy, x):                                      # s is computed again: cheaper than keeping it
+    def backward(self, gy, x):                                      # s is recomputed: cheaper than storing it
         gx = xp_of(x).empty_like(x)
-        send_back(pixels(x), pixels(nhwc(gy)), pixels(gx), self)
+        lrn_backward(pixels(x), pixels(nhwc(gy)), pixels(gx), self)
         return nchw(gx)
 
 
@@ -40,40 +42,41 @@ def pixels(x):
     return x.reshape(-1, x.shape[3])
 
 
-def normalise_cpu(x, y, op):
+def lrn_forward_cpu(x, y, op):
     def block(n):
-        y[n] = x[n] * negative_power(energy(x[n], op), op.beta)
+        y[n] = x[n] * negative_power(scale(x[n], op), op.beta)
 
-    over_batch(block, x, bytes_each=2 * x[0].nbytes)
+    over_batch(block, x, bytes_per_image=2 * x[0].nbytes)
 
 
-def send_back_cpu(x, gy, gx, op):
+def lrn_forward_gpu(x, y, op):
+    cuda.launch_rows("ops/local_response_norm.cu", "lrn", *x.shape, x, y, op.r, op.alpha, op.beta, op.k, dtype=x.dtype)
+
+
+def lrn_backward_cpu(x, gy, gx, op):
     def block(n):
-        s = energy(x[n], op)
+        s = scale(x[n], op)
         own = gy[n] * negative_power(s, op.beta)
         neighbours = channel_window_sum(own * x[n] / s, op.r)       # own * x = g * y; a symmetric window is its own adjoint
         gx[n] = own - 2 * op.alpha * op.beta * x[n] * neighbours
 
-    over_batch(block, x, bytes_each=2 * x[0].nbytes)
+    over_batch(block, x, bytes_per_image=2 * x[0].nbytes)
 
 
-def normalise_gpu(x, y, op):
-    gpu.run("ops/local_response_norm.cu", "lrn", *x.shape, x, y, op.r, op.alpha, op.beta, op.k, dtype=x.dtype)
-
-
-def send_back_gpu(x, gy, gx, op):
+def lrn_backward_gpu(x, gy, gx, op):
     C = x.shape[1]
-    if 2 * C * x.itemsize > gpu.SHARED_BYTES:
-        raise ValueError(f"local_response_norm: on a GPU at most {gpu.SHARED_BYTES // (2 * x.itemsize):,} channels of {x.dtype} "
-                         f"can be normalised, not {C:,}")
-    gpu.run("ops/local_response_norm.cu", "lrn_backward", *x.shape, x, gy, gx, op.r, op.alpha, op.beta, op.k, dtype=x.dtype, shared=2 * C)
+    limit = cuda.SHARED_BYTES // (2 * x.itemsize)                   # the kernel holds two numbers for each channel in shared memory
+    if C > limit:
+        raise ValueError(f"local_response_norm: backward on a GPU takes at most {limit:,} channels of {x.dtype}, got {C:,}; use the CPU")
+    cuda.launch_rows("ops/local_response_norm.cu", "lrn_backward", *x.shape, x, gy, gx, op.r, op.alpha, op.beta, op.k, dtype=x.dtype,
+                     shared=2 * C)
 
 
-normalise = by_device(normalise_cpu, normalise_gpu)
-send_back = by_device(send_back_cpu, send_back_gpu)
+lrn_forward = by_device(lrn_forward_cpu, lrn_forward_gpu)
+lrn_backward = by_device(lrn_backward_cpu, lrn_backward_gpu)
 
 
-def energy(x, op):
+def scale(x, op):
     """s, from x (pixels, C)."""
     s = channel_window_sum(x * x, op.r)
     s *= op.alpha
@@ -82,13 +85,13 @@ def energy(x, op):
 
 
 def channel_window_sum(x, r):
-    """(pixels, C) -> (pixels, C): at channel c the sum of channels c-r to c+r, as far as they exist.
+    """(pixels, C) -> (pixels, C): at channel c the sum of those of the channels c-r to c+r that exist.
 
-    As a matrix product, x @ band. Strips of 32 channels are multiplied with the part of the band that is not zero; on rows
-    as short as C, a small product is faster than 2r shifted additions.
+    As a matrix product, x @ band: each strip of 32 output channels is computed from the part of the band that is not zero. For rows
+    as short as C, small matrix products are faster than 2r shifted additions.
     """
     C = x.shape[1]
-    band, total = band_of_ones(C, r, x.dtype), np.empty(x.shape, x.dtype)
+    band, total = band_matrix(C, r, x.dtype), np.empty(x.shape, x.dtype)
     for c in range(0, C, 32):
         strip, near = slice(c, c + 32), slice(max(0, c - r), c + 32 + r)
         np.matmul(x[:, near], band[near, strip], out=total[:, strip])
@@ -96,13 +99,13 @@ def channel_window_sum(x, r):
 
 
 @functools.cache
-def band_of_ones(C, r, dtype):
-    """(C, C), 1 at [j, c] where |j-c| <= r, else 0. It is symmetric: that is why the window sum is its own adjoint."""
+def band_matrix(C, r, dtype):
+    """(C, C): 1 at [j, c] where |j-c| <= r, else 0. It is symmetric: that is why the window sum is its own adjoint."""
     return np.asarray(abs(np.subtract.outer(range(C), range(C))) <= r, dtype)
 
 
 def negative_power(s, beta):
-    """s ** -beta. For 3/4, two square roots: many times faster than the power function."""
+    """s ** -beta. For beta = 3/4 by two square roots, many times faster than the power function."""
     if beta != 0.75:
         return s ** -beta
     root = np.sqrt(s)
@@ -111,25 +114,26 @@ def negative_power(s, beta):
     return np.divide(1.0, power, out=power)
 
 
-def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size=False):
-    """Local response normalisation across channels.
+def local_response_norm(x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0,
+                        alpha_over_size: bool = False) -> Tensor:
+    """Local response normalization across channels: y = x / s^beta, where s = k + alpha * (sum of squares of the neighbouring channels).
 
     Args:
-        x: (N, C, H, W).
-        size: how many neighbouring channels share a window, the channel itself in the middle; odd.
-        alpha, beta, k: s = k + alpha * (sum of squares), y = x / s**beta.
-        alpha_over_size: False is the paper's rule, as above; True divides alpha by size first, the rule of Caffe,
-            PyTorch and ONNX (whose k is 1 by default).
+        x: (N, C, H, W), float32 or float64.
+        size: the number of channels in the window, centred on the channel itself; odd.
+        alpha, beta, k: the constants above; k > 0, alpha >= 0.
+        alpha_over_size: False is the paper's rule, as above; True divides alpha by size first, the rule of Caffe, PyTorch and ONNX
+            (whose k is 1 by default).
 
-    On the CPU a channel that overflows (x^2 beyond the dtype) may make up to 31 channels beside it NaN, not only those of its window.
-
-    Raises ValueError for an even or non-positive size, and for k that is not positive (s could be zero).
+    Returns (N, C, H, W). On the CPU, a channel that overflows (x^2 is infinite) may make up to 31 channels next to it NaN, besides
+    those whose window it is in.
+    Raises ValueError for an even or non-positive size, for k <= 0 or alpha < 0 (s could be zero), and if x is not a batch of images.
     Source: AlexNet, section 3.3, where size = 5, alpha = 1e-4, beta = 0.75, k = 2.
     """
     check_images("local_response_norm", x)
     if not isinstance(size, int) or size < 1 or size % 2 == 0:
-        raise ValueError(f"local_response_norm: size is an odd positive int, not {size!r} (for even sizes frameworks disagree "
-                         "about the middle)")
+        raise ValueError(f"local_response_norm: size must be an odd positive int, got {size!r} (frameworks disagree about the centre of "
+                         "an even window)")
     if not (k > 0 and alpha >= 0):
-        raise ValueError(f"local_response_norm: k is positive and alpha not negative, so that s cannot be zero; got k={k}, alpha={alpha}")
+        raise ValueError(f"local_response_norm: k must be positive and alpha at least 0, so that s is never zero, got k={k}, alpha={alpha}")
     return LocalResponseNorm(size, alpha / size if alpha_over_size else alpha, beta, k)(x)

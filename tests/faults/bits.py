@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same, to the last bit and to the types."""
+"""Bitwise comparison of the contents of checkpoints, types included."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def same_bits(a, b):
 
 
 def differences(a, b, where=""):
-    """Where they differ: names of leaves, for a message."""
+    """The paths of the leaves at which they differ, for a message."""
     if isinstance(a, dict) and isinstance(b, dict) and list(a) == list(b):
         return [d for k in a for d in differences(a[k], b[k], f"{where}/{k}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

@@ -1,6 +1,6 @@
-"""A thousand ways in which a checkpoint can be damaged, or made to harm its reader; each is (name, bytes).
+"""A thousand damaged or malicious checkpoints; each is (name, bytes).
 
-Some come from disks (cuts, flipped bits, lost blocks), and some from people: archives whose checksums are right and whose contents lie.
+Some damage comes from disks (truncation, flipped bits, lost blocks), some from people: archives with correct checksums and false contents.
 """
 
 import io
@@ -36,14 +36,14 @@ def written(path, step):
 # ---- what disks do ----
 
 def cuts(whole, older):
-    """100 files that end too early: at the very begin and end, and anywhere."""
+    """100 truncated files: near the start, near the end, and anywhere."""
     rng = np.random.default_rng(1)
     ends = [*range(20), *range(len(whole) - 30, len(whole)), *rng.choice(np.arange(20, len(whole) - 30), 50, replace=False)]
     return [(f"cut at {end}", whole[:end]) for end in ends]
 
 
 def flips(whole, older):
-    """300 single bits and bytes."""
+    """300 files with one changed bit or byte."""
     rng = np.random.default_rng(2)
     damages = []
     for i, position in enumerate(rng.choice(len(whole), 300, replace=False)):
@@ -53,7 +53,7 @@ def flips(whole, older):
 
 
 def blocks(whole, older):
-    """400 files in which whole stretches are lost, exchanged, repeated, or of an older file."""
+    """400 files in which blocks are lost, exchanged, repeated, or from an older file."""
     rng = np.random.default_rng(3)
     end = len(whole)
     damages = []
@@ -105,7 +105,7 @@ def members(whole):
 
 
 def archived(files, method=zipfile.ZIP_STORED, **attributes):
-    """An archive with right checksums of [(name, bytes)]."""
+    """An archive of [(name, bytes)] with correct checksums."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in files:
@@ -114,13 +114,13 @@ def archived(files, method=zipfile.ZIP_STORED, **attributes):
             for key, value in attributes.items():
                 setattr(info, key, value)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")         # of names that are there twice: that is meant
+                warnings.simplefilter("ignore")         # duplicate names are intended
                 archive.writestr(info, data)
     return out.getvalue()
 
 
 def npy(shape, dtype, data, order=False, version=(1, 0)):
-    """A .npy file whose header says this."""
+    """A .npy file with this header."""
     return raw_npy(repr({"descr": dtype, "fortran_order": order, "shape": shape}), data, version)
 
 
@@ -130,12 +130,12 @@ def raw_npy(header, data=b"", version=(1, 0)):
 
 
 def nested(depth):
-    """JSON of this many dicts, one in another."""
+    """JSON of this many nested dicts."""
     return '{"dict": {"a": ' * depth + '{"value": 1}' + "}}" * depth
 
 
 def lies(whole, older):
-    """200 archives that zip finds nothing wrong with, but that are no checkpoint, or not this one."""
+    """229 valid zip archives that are not a checkpoint, or not this one."""
     files = members(whole)
     tree = json.loads(files["tree.json"])
     arrays = [name for name in files if name != "tree.json"]
@@ -149,7 +149,7 @@ def lies(whole, older):
         damages.append((name, archived([*((n, d) for n, d in new.items() if d is not None), *more], **how)))
 
     def with_node(name, **changes):
-        """The tree in which the entry of this array says something else."""
+        """The tree with changes to the entry of this array."""
         def walk(node):
             if isinstance(node, dict) and node.get("array") == name[:-4]:
                 return {**node, **changes}
@@ -208,7 +208,7 @@ def lies(whole, older):
 
 
 def pickled(shape):
-    """An array of objects; to load it would run code."""
+    """An array of objects; loading it would execute code."""
     out = io.BytesIO()
     np.lib.format.write_array(out, np.full(shape, print, dtype=object), allow_pickle=True)
     return out.getvalue()
@@ -227,12 +227,12 @@ def archives(whole, older, files):
                ("needs zip 9.9", set_bits(whole, 6, 99))]
     for what, at, fmt, value in (("count of members", 10, "<H", 0), ("count of members", 10, "<H", 65535),
                                  ("directory's size", 12, "<I", 0), ("directory's size", 12, "<I", 0xFFFFFFFF),
-                                 ("directory's place", 16, "<I", 0),
-                                 ("directory's place", 16, "<I", 0xFFFFFFFF), ("comment's length", 20, "<H", 999)):
+                                 ("directory's offset", 16, "<I", 0),
+                                 ("directory's offset", 16, "<I", 0xFFFFFFFF), ("comment's length", 20, "<H", 999)):
         damaged = bytearray(whole)
         struct.pack_into(fmt, damaged, directory + at, value)
         damages.append((f"the {what} is {value}", bytes(damaged)))
-    for what, at, fmt, value in (("place", 42, "<I", 0xFFFFFFF0), ("size", 24, "<I", 0xFFFFFFF0), ("packed size", 20, "<I", 0xFFFFFFF0),
+    for what, at, fmt, value in (("offset", 42, "<I", 0xFFFFFFF0), ("size", 24, "<I", 0xFFFFFFF0), ("packed size", 20, "<I", 0xFFFFFFF0),
                                  ("name's length", 28, "<H", 65535), ("extra field's length", 30, "<H", 65535), ("checksum", 16, "<I", 1)):
         damaged = bytearray(whole)
         struct.pack_into(fmt, damaged, first + at, value)
@@ -248,7 +248,7 @@ def archives(whole, older, files):
 
 
 def set_bits(whole, local, bits):
-    """`bits` set at this place of every local header, and two bytes later in the directory's entry."""
+    """`bits` set at this offset of every local header, and two bytes later in the directory's entry."""
     damaged = bytearray(whole)
     for mark, at in ((b"PK\x03\x04", local - 2), (b"PK\x01\x02", local)):
         start = damaged.find(mark)
@@ -259,7 +259,7 @@ def set_bits(whole, local, bits):
 
 
 def overlapping(files, count):
-    """A megabyte that `count` members all claim as their own, and a tree that wants them all."""
+    """A megabyte that `count` members share, and a tree that names them all."""
     data = npy((1 << 20,), "|u1", bytes(1 << 20))
     arrays = {f"a{i}": {"array": f"a{i:06}", "shape": [1 << 20], "dtype": "|u1"} for i in range(count)}
     text = json.dumps({"format": "minicnn checkpoint", "version": 1, "contents": {"dict": arrays}}).encode()

@@ -1,8 +1,9 @@
-"""The training program in forked children, which begin at once; a signal strikes them at a chosen moment.
+"""The training program in forked child processes, which start at once and receive a signal at a chosen moment.
 
-The test's side is `Program`: a call runs examples/train_alexnet.py with these arguments. The other side, this file run as a program,
-has imported everything, forks a child for each call, and looks after it. A child tells in shared memory what it is doing ("step",
-"write", ...), so that a blow can be aimed at the middle of it; nothing else about the program is changed, unless a call asks for a fault.
+The test's side is `Program`: a call runs examples/train_alexnet.py with its arguments. The other side, this file run as a program,
+has imported everything, forks a child for each call, and waits for it. A child writes to shared memory what it is doing (its phase:
+"step", "write", ...), so that a signal can be sent in the middle of it; nothing else about the program is changed, unless a call asks
+for a fault.
 """
 
 import contextlib
@@ -21,16 +22,16 @@ import time
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[2]
-HERE = ["--device", "cpu", "--save-steps", "2", "--no-report"]          # what a resumed run has to be told again
-SHORT = [*HERE, "--limit", "64", "--batch-size", "8"]                   # 8 steps an epoch
+HERE = ["--device", "cpu", "--checkpoint-steps", "2", "--no-report"]          # not saved in checkpoints: also needed with --resume
+SHORT = [*HERE, "--max-images", "64", "--batch-size", "8"]                   # 8 steps an epoch
 STEPS = 12
-PATIENCE = 150                      # seconds until a child counts as hung
+PATIENCE = 150                      # seconds until a child is considered hung
 PHASES = ["start", "data", "step", "validation", "batch", "save", "write", "sync", "rename", "remove", "draw"]
 
 
 @dataclasses.dataclass
 class Blow:
-    """A signal: when the child begins `phase` for the n-th time, `delay` seconds later; None: at once, by its own hand."""
+    """A signal to send `delay` seconds after the child begins `phase` for the n-th time; None: at once, sent by the child itself."""
 
     phase: str
     nth: int = 1
@@ -40,7 +41,7 @@ class Blow:
 
 @dataclasses.dataclass
 class Result:
-    """How a child ended: exit code (minus the signal, if one ended it), what it printed and complained, and what it was doing."""
+    """How a child ended: exit code (minus the signal, if one killed it), stdout, stderr, and its last phase."""
 
     code: int
     out: str
@@ -52,27 +53,27 @@ class Program:
     """The training program, run again and again. Close it when done."""
 
     def __init__(self, home):
-        """`home`: a folder for what a user's home and the system's place for temporary files would hold."""
+        """home: a folder for the child's home and temporary folders."""
         for name in ("home", "tmp"):
             (home / name).mkdir(parents=True, exist_ok=True)
-        self.said = {name: home.parent / f"{home.name}-{name}" for name in ("out", "err")}
+        self.output = {name: home.parent / f"{home.name}-{name}" for name in ("out", "err")}
         environment = {**os.environ, "HOME": str(home / "home"), "TMPDIR": str(home / "tmp"), "COLUMNS": "120",
                        "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(home.parent / "matplotlib"), "MPLBACKEND": "agg",
-                       "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])}
+                       "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         self.process = subprocess.Popen([sys.executable, "-W", "error", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=environment)
 
     def __call__(self, *argv, cwd, blows=(), faults=None):
-        """Run it with these arguments in folder `cwd`. `faults`: for the child, a name of FAULTS and what it is called with."""
+        """Run it with these arguments in folder `cwd`. faults: {name in FAULTS: its arguments}, applied in the child."""
         request = {"argv": [str(a) for a in argv], "cwd": str(cwd), "blows": [dataclasses.asdict(b) for b in blows], "faults": faults or {},
-                   "out": str(self.said["out"]), "err": str(self.said["err"])}
+                   "out": str(self.output["out"]), "err": str(self.output["err"])}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         reply = self.process.stdout.readline()
-        assert reply, "the server of forked programs is gone"
+        assert reply, "the process that forks the children has ended"
         reply = json.loads(reply)
-        result = Result(reply["code"], *(path.read_text() for path in self.said.values()), reply["phase"])
-        assert not reply["hung"], f"hung while it did this: {result.phase}\n{result.err}"
+        result = Result(reply["code"], *(path.read_text() for path in self.output.values()), reply["phase"])
+        assert not reply["hung"], f"hung in phase {result.phase}\n{result.err}"
         return result
 
     def close(self):
@@ -82,7 +83,7 @@ class Program:
 
 
 class Shared:
-    """What a child is doing, and how often it began each thing; seen by its parent too."""
+    """Memory shared with the parent: the child's phase, and how often it began each phase."""
 
     def __init__(self):
         self.memory = mmap.mmap(-1, 8 * (1 + len(PHASES)))
@@ -103,7 +104,7 @@ class Shared:
 # ---- the child ----
 
 def child(request, shared):
-    """Be the program, to the end; then exit without a word to the parent's Python."""
+    """Run the program, then exit without returning to the parent's code."""
     code = 120
     try:
         for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, request["out"], os.O_WRONLY), (2, request["err"], os.O_WRONLY)):
@@ -115,8 +116,8 @@ def child(request, shared):
         own = [b for b in request["blows"] if b["delay"] is None]
         for name, what in request["faults"].items():
             FAULTS[name](*what)
-        tell_what_is_done(shared, own)
-        import train_alexnet
+        announce_phases(shared, own)
+        from minicnn.examples import train_alexnet
         sys.argv = ["train_alexnet.py", *request["argv"]]
         code = train_alexnet.main(request["argv"])
     except SystemExit as end:
@@ -134,12 +135,12 @@ def child(request, shared):
         os._exit(code)
 
 
-def tell_what_is_done(shared, blows):
-    """Have the functions that the phases are named after say so when they begin."""
-    import train_alexnet
+def announce_phases(shared, blows):
+    """Wrap the function that each phase is named after, so that it writes the phase when it begins."""
+    from minicnn.examples import bookkeeping, train_alexnet
 
     import minicnn as mc
-    from minicnn import keeper
+    from minicnn.train import checkpoint_manager
 
     def begin(phase):
         i = PHASES.index(phase)
@@ -149,44 +150,44 @@ def tell_what_is_done(shared, blows):
             if blow["phase"] == phase and blow["nth"] == shared.get(1 + i):
                 os.kill(os.getpid(), blow["signal"])
 
-    def told(phase, owner, name):
+    def announce(phase, owner, name):
         function = getattr(owner, name)
 
-        def telling(*args, **kwargs):
+        def announced(*args, **kwargs):
             before = shared.get(0)
             begin(phase)
             result = function(*args, **kwargs)
             shared.put(0, before)
             return result
-        setattr(owner, name, telling)
+        setattr(owner, name, announced)
 
     import numpy as np
     begin("start")
-    told("data", train_alexnet, "Data")
-    told("validation", train_alexnet, "evaluate")
-    told("batch", mc.ops, "softmax")            # only `evaluate` calls it
-    told("save", keeper, "save_checkpoint")
-    told("write", np.lib.format, "write_array")
-    told("sync", os, "fsync")
-    told("rename", os, "replace")
-    told("remove", os, "unlink")
-    told("draw", train_alexnet, "draw")
+    announce("data", train_alexnet, "Data")
+    announce("validation", train_alexnet, "evaluate")
+    announce("batch", mc.ops, "softmax")            # called by `evaluate` only
+    announce("save", checkpoint_manager, "save_checkpoint")
+    announce("write", np.lib.format, "write_array")
+    announce("sync", os, "fsync")
+    announce("rename", os, "replace")
+    announce("remove", os, "unlink")
+    announce("draw", bookkeeping.Bookkeeping, "draw")
     step = mc.optim.SGD.step
 
-    def telling_step(self):
+    def announced_step(self):
         begin("step")
         step(self)
-    mc.optim.SGD.step = telling_step
+    mc.optim.SGD.step = announced_step
 
 
 def clock(now, tick):
-    """All clocks are wrong: they begin at `now` and every look at one is `tick` seconds after the last."""
+    """All clocks are wrong: they start at `now`, and each reading is `tick` seconds after the last."""
     state = [now]
 
-    def look():
+    def read():
         state[0] += tick
         return state[0]
-    time.time = time.monotonic = time.perf_counter = look
+    time.time = time.monotonic = time.perf_counter = read
 
 
 def failing(name, nth, number):
@@ -214,25 +215,25 @@ ERRNOS = [errno.ENOSPC, errno.EROFS, errno.EIO]
 # ---- its parent ----
 
 def serve():
-    """A child for each line of the input; a line of output about each."""
+    """Fork a child for each line of the input; write a line about each."""
     import warnings
 
     import matplotlib.pyplot  # noqa: F401 (so that children need not import it)
-    import train_alexnet  # noqa: F401
+    from minicnn.examples import train_alexnet  # noqa: F401
 
-    import minicnn.study.figures  # noqa: F401
-    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")      # OpenBLAS has threads, and knows about forks
+    import minicnn.visualize.figures  # noqa: F401
+    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")      # OpenBLAS has threads, and handles forks
     for line in sys.stdin:
         request = json.loads(line)
         shared = Shared()
         pid = os.fork()
         if pid == 0:
             child(request, shared)
-        print(json.dumps(look_after(pid, request, shared)), flush=True)
+        print(json.dumps(supervise(pid, request, shared)), flush=True)
 
 
-def look_after(pid, request, shared):
-    """Deal the blows that are due, until the child ends or has had its time."""
+def supervise(pid, request, shared):
+    """Send the signals that are due, until the child ends or its time is over."""
     blows = [b for b in request["blows"] if b["delay"] is not None]
     end = time.monotonic() + PATIENCE
     hung = False
@@ -243,7 +244,7 @@ def look_after(pid, request, shared):
         if blows and shared.count(blows[0]["phase"]) >= blows[0]["nth"]:
             blow = blows.pop(0)
             time.sleep(blow["delay"])
-            os.kill(pid, blow["signal"])            # it is not waited for yet, so the number is still its own
+            os.kill(pid, blow["signal"])            # it is not waited for yet, so its pid is still valid
         elif time.monotonic() > end:
             hung = True
             os.kill(pid, signal.SIGKILL)

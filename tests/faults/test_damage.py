@@ -1,7 +1,7 @@
-"""A thousand damaged checkpoints: each is refused, or holds what was saved, bit for bit. None is loaded wrongly.
+"""A thousand damaged checkpoints: each is refused or restores what was saved, bit for bit. None is loaded wrongly.
 
-Refused means CheckpointError and nothing else, with little memory, no code run and no file made; and `load_newest`, by which a run goes
-on, then takes the checkpoint before it.
+Refused means: CheckpointError and nothing else, with little memory, no code executed and no file created; and `load_latest`, by which a
+run is resumed, then loads the checkpoint before it.
 """
 
 import os
@@ -14,9 +14,10 @@ import pytest
 from bits import same_bits
 
 import minicnn as mc
-from minicnn.keeper import load_newest
+from minicnn.train.checkpoint_manager import load_latest
 
-KINDS = {"cuts": (100, 100), "flips": (300, 280), "blocks": (400, 395), "lies": (229, 215)}       # how many, and of these refused at least
+# {kind: (how many, how many of them must be refused)}
+KINDS = {"cuts": (100, 100), "flips": (300, 280), "blocks": (400, 395), "lies": (229, 215)}
 
 
 def listing(folder):
@@ -25,7 +26,7 @@ def listing(folder):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run's folder with an older checkpoint, which is whole."""
+    """A run's folder with an older, undamaged checkpoint."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     run = tmp_path / "work" / "run"
@@ -35,10 +36,10 @@ def run(tmp_path, monkeypatch):
 
 
 def load(path):
-    """(path, contents, reasons) of the newest whole checkpoint beside `path`, and how much memory that took at most."""
+    """load_latest of the folder of `path`, and the peak of memory: (path, contents, reasons, bytes)."""
     tracemalloc.start()
     try:
-        return *load_newest(path.parent), tracemalloc.get_traced_memory()[1]
+        return *load_latest(path.parent), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
@@ -59,7 +60,7 @@ def test_no_damaged_checkpoint_is_loaded_wrongly(kind, run, tmp_path, capsys):
             wrong.append(f"{name}: {type(error).__name__}: {error}")
             continue
         most = max(most, peak - len(damaged))
-        if peak > 8 * len(damaged) + 2_000_000:          # ten thousand short lists take more as objects than as JSON
+        if peak > 8 * len(damaged) + 2_000_000:          # ten thousand short lists are larger as objects than as JSON
             wrong.append(f"{name}: {peak / 1e6:.1f} MB for a file of {len(damaged) / 1e6:.3f} MB")
         if path == newest:
             if not same_bits(contents, damages.original(2)):
@@ -81,8 +82,8 @@ def test_there_are_a_thousand_of_them():
     assert sum(count for count, _ in KINDS.values()) >= 1000
 
 
-def test_a_damage_with_a_checksum_made_right_again_would_be_seen_by_the_comparison(run):
-    """A negative control: a weight changed, and the archive repaired, is loaded, and is not the original."""
+def test_the_comparison_detects_a_changed_weight_with_a_correct_checksum(run):
+    """Negative control: with a changed weight and a repaired archive it is loaded, and differs from the original."""
     newest = run / "checkpoint-000000002.npz"
     files = damages.members(damages.written(newest, 2))
     name = "model/fc.bias.npy"
@@ -96,7 +97,7 @@ def test_a_damage_with_a_checksum_made_right_again_would_be_seen_by_the_comparis
     assert same_bits(contents, damages.original(2))
 
 
-def test_the_memory_of_a_load_is_counted(run):
+def test_the_memory_of_a_load_is_measured(run):
     newest = run / "checkpoint-000000002.npz"
     mc.save_checkpoint(newest, w=np.zeros(1_000_000))
     assert 8_000_000 < load(newest)[-1] < 3 * os.path.getsize(newest) + 2_000_000

@@ -1,4 +1,4 @@
-"""A long run needs no more memory than a short one, and its log and folder stay small."""
+"""Memory, log and folder of a long run stay bounded."""
 
 import gc
 import json
@@ -10,68 +10,68 @@ import numpy as np
 import pytest
 
 import minicnn as mc
-from minicnn import gpu
-from minicnn.keeper import Keeper
+from minicnn.backend import cuda
 from minicnn.nn import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU, Sequential
-from minicnn.study.health import Health
-from minicnn.study.log import Diverged, RunLog, lines_apart, read_log
+from minicnn.train.checkpoint_manager import CheckpointManager
+from minicnn.train.log import DivergenceError, TrainingLogger, log_interval, read_log
+from minicnn.train.monitor import TrainingMonitor
 
 
 class Bar:
-    """What RunLog asks of a progress bar."""
+    """The methods of a progress bar that TrainingLogger calls."""
 
-    def set_postfix_str(self, words, refresh):
+    def set_postfix_str(self, text, refresh):
         pass
 
     def update(self, images):
         pass
 
-    def write(self, words):
+    def write(self, line):
         pass
 
 
 def resident():
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def a_run(folder, device, steps, look):
-    """The loop of examples/train_alexnet.py with a very small network of all of AlexNet's layers; `look(step)` after each."""
+def train(folder, device, steps, callback):
+    """The loop of examples/train_alexnet.py with a very small network of all of AlexNet's layers; `callback(step)` after each step."""
     mc.seed(0)
     model = Sequential(conv1=Conv2d(1, 4, 3), relu1=ReLU(), norm1=LocalResponseNorm(3), pool1=MaxPool2d(3, 2), flatten=Flatten(),
                        dropout=Dropout(), fc2=Linear(16, 3)).to(device)
-    mc.init.he(model)
+    mc.nn.init.kaiming_(model)
     optimizer = mc.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    schedule, keeper = mc.optim.LinearDecay(optimizer, steps), Keeper(folder, every_steps=steps // 50)
+    schedule, manager = mc.optim.LinearLR(optimizer, steps), CheckpointManager(folder, every_steps=steps // 50)
     rng = np.random.default_rng(0)
     images, labels = mc.Tensor(rng.standard_normal((4, 1, 8, 8)).astype(np.float32), device=device), np.array([0, 1, 2, 0])
-    with RunLog(folder / "log.jsonl", Bar(), device) as log, Health(model, optimizer, 3) as health:
+    with TrainingLogger(folder / "log.jsonl", Bar(), device) as log, TrainingMonitor(model, optimizer, 3) as monitor:
         for step in range(1, steps + 1):
             loss = mc.ops.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
-            for finding in health.step(step, loss):
+            for finding in monitor.step(step, loss):
                 log.finding(finding)
             optimizer.step()
             schedule.step()
-            log.train(step, loss.data, loss.data, optimizer.groups[0]["lr"], 4)
-            if keeper.due(step):
-                keeper.save(step, None, model=model.state_dict(), optimizer=optimizer.state_dict())
-            look(step)
+            log.train(step, loss.data, loss.data, optimizer.param_groups[0]["lr"], 4)
+            if manager.should_save(step):
+                manager.save(step, None, model=model.state_dict(), optimizer=optimizer.state_dict())
+            callback(step)
 
 
 def test_memory_is_flat_over_ten_thousand_steps(tmp_path):
-    """All that the process holds (on Linux), and how many objects Python's collector knows of."""
-    held, objects = {}, {}
+    """Resident memory (on Linux), and the number of objects that Python's garbage collector tracks."""
+    memory, objects = {}, {}
 
-    def look(step):
+    def measure(step):
         if step % 1000 == 0:
             gc.collect()
             objects[step] = len(gc.get_objects())
-            held[step] = resident() if sys.platform == "linux" else 0
-    a_run(tmp_path, "cpu", 10_000, look)
-    assert held[10_000] - held[1000] < 4_000_000, held
+            memory[step] = resident() if sys.platform == "linux" else 0
+    train(tmp_path, "cpu", 10_000, measure)
+    assert memory[10_000] - memory[1000] < 4_000_000, memory
     assert abs(objects[10_000] - objects[1000]) < 500, objects
     assert len(list(tmp_path.iterdir())) == 4                           # three checkpoints and the log
     assert len(read_log(tmp_path / "log.jsonl")) >= 10_000
@@ -79,17 +79,17 @@ def test_memory_is_flat_over_ten_thousand_steps(tmp_path):
 
 @pytest.mark.parametrize("leak", [False, True])
 def test_memory_is_flat_to_the_byte(leak, tmp_path):
-    """Of Python's objects and NumPy's arrays. The negative control, one number more in a list each step, would be seen."""
-    traced, kept = {}, []
+    """Memory of Python objects and NumPy arrays. Negative control: one more number in a list at each step is detected."""
+    traced, leaked = {}, []
 
-    def look(step):
+    def measure(step):
         if leak:
-            kept.append(float(step))
+            leaked.append(float(step))
         if step % 500 == 0:
             traced[step] = tracemalloc.get_traced_memory()[0]
     tracemalloc.start(1)
     try:
-        a_run(tmp_path, "cpu", 1500, look)
+        train(tmp_path, "cpu", 1500, measure)
     finally:
         tracemalloc.stop()
     assert (traced[1500] - traced[500] < 10_000) != leak, traced
@@ -98,20 +98,20 @@ def test_memory_is_flat_to_the_byte(leak, tmp_path):
 def test_gpu_memory_is_flat(cupy, tmp_path):
     used = {}
 
-    def look(step):
+    def measure(step):
         if step % 100 == 0:
-            used[step] = gpu.memory()["used"]
-    a_run(tmp_path, "gpu", 1000, look)
-    assert len(set(list(used.values())[1:])) <= 2, used                 # the unread losses of up to 20 steps come and go
+            used[step] = cuda.memory_stats()["used"]
+    train(tmp_path, "gpu", 1000, measure)
+    assert len(set(list(used.values())[1:])) <= 2, used                 # up to 20 losses wait to be read
 
 
 def test_the_log_of_a_long_run_stays_small(tmp_path):
-    """A million steps, as ninety epochs of ImageNet are."""
+    """A million steps, as in ninety epochs of ImageNet."""
     path = tmp_path / "log.jsonl"
     one = np.array(0.123456789, np.float32)
-    with RunLog(path, Bar()) as log:
+    with TrainingLogger(path, Bar()) as log:
         for step in range(1, 1_000_001):
-            if step % lines_apart(step) == 0 or step % 997 == 0:        # the others leave no line: see the last assertion
+            if step % log_interval(step) == 0 or step % 997 == 0:        # steps in between have no record: see the last assertion
                 log.train(step, one, one, 0.01, 128)
     assert path.stat().st_size < 5_000_000
     found = [json.loads(line)["step"] for line in path.read_text().splitlines()]
@@ -121,7 +121,7 @@ def test_the_log_of_a_long_run_stays_small(tmp_path):
     assert len(found) == 10_000 + 9_000 + 9_000
 
 
-def test_a_loss_that_is_no_number_has_its_line_also_late(tmp_path):
-    with pytest.raises(Diverged), RunLog(tmp_path / "log.jsonl", Bar()) as log:
+def test_a_non_finite_loss_is_always_logged(tmp_path):
+    with pytest.raises(DivergenceError), TrainingLogger(tmp_path / "log.jsonl", Bar()) as log:
         log.train(123_457, np.array(np.nan), np.array(0.0), 0.01, 128)
     assert read_log(tmp_path / "log.jsonl")[-1]["step"] == 123_457

@@ -1,11 +1,11 @@
-"""Every op once more, as its formula in plain NumPy, for real and for complex numbers: what a random graph ought to give.
+"""Reference implementations of all ops: the formulas in plain NumPy, for real and for complex numbers.
 
-With complex numbers comes the derivative, without a step to choose and without a kink in the way:
+Complex numbers give the derivative (the complex-step method), with no error from the step size and no interference from kinks:
 
     f(x + i*h*d) = f(x) + i*h * (df/dx . d) - ...         so, with h = 1e-20,   df/dx . d = imag(f(x + i*h*d)) / h
 
-to the last digit or so. A branch (who is positive, who wins a pool) is taken once, with real numbers, and kept for the complex ones.
-How near another branch was is noted too: nearer than rounding errors reach, both answers are right and nobody can tell.
+to about the last digit. A branch (the sign in relu, the argmax of a pool) is decided once, with real numbers, and reused for the
+complex ones. The margin of the decision is recorded too: if it is within rounding errors, both outcomes are right.
 """
 
 import itertools
@@ -16,13 +16,13 @@ STEP = 1e-20
 
 
 class Branches:
-    """The decisions of one evaluation, by node, and `margin`: how near the closest of them was, relative to the values around."""
+    """The decisions of one evaluation, by node, and `margin`: the smallest distance to another decision, relative to the values."""
 
     def __init__(self):
         self.taken, self.margin = {}, np.inf
 
     def take(self, node, decide):
-        """What was decided at this node; `decide()` -> (decision, margins) is asked the first time."""
+        """The decision at this node; `decide()` -> (decision, margins) is called the first time."""
         if node not in self.taken:
             self.taken[node], margins = decide()
             self.margin = min(self.margin, np.min(margins, initial=np.inf))
@@ -44,19 +44,19 @@ def max_pool2d(branches, node, x, kernel_size, stride=None, padding=0, ceil_mode
     N, C, H, W = x.shape
     image = np.full((N, C, H + 2 * PH + KH + SH, W + 2 * PW + KW + SW), -np.inf, x.dtype)
     image[:, :, PH:PH + H, PW:PW + W] = x
-    places = np.stack([image[:, :, p:p + SH * OH:SH, q:q + SW * OW:SW][:, :, :OH, :OW] for p, q in itertools.product(range(KH), range(KW))])
+    taps = np.stack([image[:, :, p:p + SH * OH:SH, q:q + SW * OW:SW][:, :, :OH, :OW] for p, q in itertools.product(range(KH), range(KW))])
 
     def decide():
-        best = places.max(axis=0)
-        gap = np.where((places == best) & (best == 0), np.inf, best - places)           # zeros of a relu tie in any arithmetic
-        gap[places.argmax(axis=0)[None] == np.arange(len(places)).reshape(-1, 1, 1, 1, 1)] = np.inf
-        return places.argmax(axis=0)[None], gap / max(np.abs(x).max(), 1e-300)
+        best = taps.max(axis=0)
+        gap = np.where((taps == best) & (best == 0), np.inf, best - taps)           # zeros of a relu tie in any arithmetic
+        gap[taps.argmax(axis=0)[None] == np.arange(len(taps)).reshape(-1, 1, 1, 1, 1)] = np.inf
+        return taps.argmax(axis=0)[None], gap / max(np.abs(x).max(), 1e-300)
 
-    return np.take_along_axis(places, branches.take(node, decide), axis=0)[0]
+    return np.take_along_axis(taps, branches.take(node, decide), axis=0)[0]
 
 
 def pooled(size, K, S, P, ceil_mode):
-    """How many windows begin, every S pixels from -P on, and lie inside the padded image; or, with ceil_mode, begin inside."""
+    """The number of windows, every S pixels from -P on, that lie inside the padded image; with ceil_mode also one that starts inside."""
     inside = [start for start in range(-P, size + P, S) if start + K <= size + P]
     if not ceil_mode or inside[-1] + K == size + P or inside[-1] + S >= size:
         return len(inside)
@@ -105,7 +105,7 @@ def both(size):
     return size if isinstance(size, tuple) else (size, size)
 
 
-# Those that look at a branch take (branches, node) first.
+# The ops with branches take (branches, node) first.
 BRANCHING = {"relu": relu, "max_pool2d": max_pool2d}
 SMOOTH = {
     "adaptive_avg_pool2d": adaptive_avg_pool2d, "conv2d": conv2d, "cross_entropy": cross_entropy, "dropout": dropout,
@@ -122,8 +122,8 @@ SMOOTH = {
 }
 
 
-def evaluate(name, branches, node, arrays, how):
-    """The answer of one op. `arrays` may be complex."""
+def evaluate(name, branches, node, arrays, arguments):
+    """The output of one op. `arrays` may be complex."""
     if name in BRANCHING:
-        return BRANCHING[name](branches, node, *arrays, **how)
-    return np.asarray(SMOOTH[name](*arrays, **how))
+        return BRANCHING[name](branches, node, *arrays, **arguments)
+    return np.asarray(SMOOTH[name](*arrays, **arguments))

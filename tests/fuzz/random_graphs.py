@@ -1,7 +1,7 @@
-"""A strategy that grows small graphs of all ops: pick an op, pick or make tensors that suit it, look at the answer, go on.
+"""A hypothesis strategy for small random graphs of all ops: pick an op, pick or create tensors that fit it, compute its output, repeat.
 
-The values are computed as the graph grows, so that it stays where numbers behave: nothing is divided by a number near 0, no exponential
-of a large one, no answer of millions. That keeps rounding errors small, so that what is not a rounding error shows.
+The values are computed as the graph grows, so that it avoids ill-conditioned values: no division by a number near 0, no exponential
+of a large one, no output in the millions. That keeps rounding errors small, so that other errors stand out.
 """
 
 import dataclasses
@@ -13,27 +13,27 @@ from plain_numpy import Branches, evaluate
 
 from minicnn import ops
 
-LARGEST = 240               # elements of one tensor
-MOST = 50.0                 # and how large a number may become
+MAX_SIZE = 240              # elements of one tensor
+MAX_VALUE = 50.0            # largest magnitude; larger outputs are scaled down
 OPERATORS = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
 
 
 @dataclasses.dataclass
 class Node:
-    """A leaf (op None), or an op: `inputs` are numbers of nodes, or plain numbers and arrays in a tuple of one; `how`, its arguments."""
+    """A leaf (op None), or an op. `inputs`: indices of nodes, or numbers and arrays in a tuple of one; `arguments`: keyword arguments."""
 
     op: str | None
     inputs: tuple = ()
-    how: dict = dataclasses.field(default_factory=dict)
+    arguments: dict = dataclasses.field(default_factory=dict)
     value: np.ndarray | None = None
-    needs: bool = False             # a leaf: whether its gradient is wanted
-    layout: str = "in rows"         # a leaf: how it lies in memory
+    requires_grad: bool = False     # of a leaf
+    layout: str = "contiguous"      # of a leaf: its memory layout
     by_operator: bool = False       # a + b instead of ops.add(a, b)
 
 
 @dataclasses.dataclass
 class Graph:
-    """The nodes in the order in which they grew, the last being the root; `cotangent` is shaped like it, None for a single number."""
+    """The nodes in the order of creation, the last is the root; `cotangent` has its shape, or is None if the root is a scalar."""
 
     nodes: list
     branches: Branches
@@ -43,7 +43,7 @@ class Graph:
         return [i for i in self.nodes[node].inputs if not isinstance(i, tuple)]
 
     def reached(self):
-        """The numbers of the nodes that the root depends on."""
+        """The indices of the nodes that the root depends on."""
         seen, waiting = set(), [len(self.nodes) - 1]
         while waiting:
             node = waiting.pop()
@@ -55,8 +55,8 @@ class Graph:
     def __repr__(self):
         lines = []
         for number, node in enumerate(self.nodes):
-            what = f"{node.op}{node.inputs} {node.how}" if node.op else f"leaf {node.layout}{', needs its gradient' * node.needs}"
-            lines.append(f"  {number}: {node.value.shape} = {what}{' by operator' * node.by_operator}")
+            made_by = f"{node.op}{node.inputs} {node.arguments}" if node.op else f"{node.layout} leaf, requires_grad={node.requires_grad}"
+            lines.append(f"  {number}: {node.value.shape} = {made_by}{' by operator' if node.by_operator else ''}")
         return "\n".join(["Graph", *lines])
 
     def _repr_pretty_(self, printer, cycle):            # what hypothesis prints
@@ -64,13 +64,13 @@ class Graph:
 
 
 class Grower:
-    """Draws one graph; each method named after an op appends a node of it and returns its number."""
+    """Draws one graph; each method named after an op appends a node of it and returns its index."""
 
     def __init__(self, draw):
         self.draw, self.nodes, self.branches = draw, [], Branches()
         self.rng = np.random.default_rng(self.whole(0, 2**32 - 1))
 
-    # what hypothesis chooses
+    # drawn by hypothesis
 
     def pick(self, options):
         return self.draw(st.sampled_from(list(options)))
@@ -90,31 +90,31 @@ class Grower:
 
     # nodes
 
-    def append(self, op, *inputs, by_operator=False, **how):
+    def append(self, op, *inputs, by_operator=False, **arguments):
         arrays = [i[0] if isinstance(i, tuple) else self.nodes[i].value for i in inputs]
-        value = evaluate(op, self.branches, len(self.nodes), arrays, how)
-        self.nodes.append(Node(op, inputs, how, value, by_operator=by_operator))
+        value = evaluate(op, self.branches, len(self.nodes), arrays, arguments)
+        self.nodes.append(Node(op, inputs, arguments, value, by_operator=by_operator))
         number = len(self.nodes) - 1
-        if np.abs(value).max(initial=0) > MOST:
-            return self.append("mul", number, (float(MOST / 10 / np.abs(value).max()),))
+        if np.abs(value).max(initial=0) > MAX_VALUE:
+            return self.append("mul", number, (float(MAX_VALUE / 10 / np.abs(value).max()),))
         return number
 
     def leaf(self, *shape):
         value = self.rng.standard_normal(shape)
-        self.nodes.append(Node(None, (), {}, value, self.whole(0, 5) > 0, self.pick(["in rows", "with channels last", "with gaps",
-                                                                                       "backwards"])))
+        self.nodes.append(Node(None, (), {}, value, self.whole(0, 5) > 0, self.pick(["contiguous", "channels-last", "strided",
+                                                                                       "reversed"])))
         return len(self.nodes) - 1
 
     def shape(self, node):
         return self.nodes[node].value.shape
 
     def any(self, suits=lambda value: True):
-        """The number of a node whose value suits; a recent one rather than an old one, or None."""
-        good = [number for number, node in enumerate(self.nodes) if suits(node.value)]
-        return self.pick((good + good[-3:])[::-1]) if good else None
+        """The index of a node whose value suits, preferably a recent one; None if there is none."""
+        suitable = [number for number, node in enumerate(self.nodes) if suits(node.value)]
+        return self.pick((suitable + suitable[-3:])[::-1]) if suitable else None
 
     def images(self):
-        """A node (N, C, H, W): one that is there, one put into that shape, or a new leaf."""
+        """A node (N, C, H, W): an existing one, an existing one reshaped, or a new leaf."""
         found = self.any(lambda value: value.ndim == 4) if self.whole(0, 3) else None
         if found is None and self.yes() and (other := self.any(lambda value: value.size >= 8)) is not None:
             found = self.append("reshape", other, shape=self.factors(self.nodes[other].value.size, 4))
@@ -148,14 +148,14 @@ class Grower:
         """A node that can be broadcast together with `shape`."""
         def fits(value):
             try:
-                return math.prod(np.broadcast_shapes(value.shape, shape)) <= LARGEST
+                return math.prod(np.broadcast_shapes(value.shape, shape)) <= MAX_SIZE
             except ValueError:
                 return False
         found = self.any(fits) if self.whole(0, 2) else None
         if found is not None:
             return found
-        kept = shape[self.whole(0, len(shape)):]
-        return self.leaf(*(size if self.yes() else 1 for size in kept))
+        trailing = shape[self.whole(0, len(shape)):]
+        return self.leaf(*(size if self.yes() else 1 for size in trailing))
 
     # ops
 
@@ -167,7 +167,7 @@ class Grower:
             if kind == 0:
                 return self.append(op, (number,), self.positive(), by_operator=by_operator)
             b = self.positive() if kind > 1 else None
-            if b is None or math.prod(self.try_shape(a, b)) > LARGEST:
+            if b is None or math.prod(self.try_shape(a, b)) > MAX_SIZE:
                 return self.append(op, a, (number,), by_operator=by_operator)
             return self.append(op, a, b, by_operator=by_operator)
         if kind == 0:
@@ -178,13 +178,13 @@ class Grower:
         b = self.partner(self.shape(a))
         return self.append(op, *((a, b) if self.yes() else (b, a)), by_operator=by_operator)
 
-    add = sub = mul = div = None        # by elementwise
+    add = sub = mul = div = None        # drawn by elementwise
 
     def try_shape(self, a, b):
         try:
             return np.broadcast_shapes(self.shape(a), self.shape(b))
         except ValueError:
-            return (LARGEST + 1,)
+            return (MAX_SIZE + 1,)
 
     def power(self):
         exponent = self.pick([2, 3, 1, 0, -1, -2, 0.5, 1.5, -0.5])
@@ -248,7 +248,7 @@ class Grower:
         groups = self.pick([n for n in range(1, C + 1) if C % n == 0])
         padding = self.one_or_two(0, 2)
         PH, PW = padding if isinstance(padding, tuple) else (padding, padding)
-        if self.whole(0, 3):                    # where Winograd's way is open
+        if self.whole(0, 3):                    # where Winograd applies
             r = self.pick([r for r in (3, 2, 5, 4, 6, 7, 3, 2, 5, 1) if r <= min(H + 2 * PH, W + 2 * PW)])
             kernel, stride = (r, r), 1
         else:
@@ -328,7 +328,7 @@ class Grower:
         return self.elementwise(op) if op in OPERATORS else getattr(self, op)()
 
     def gather(self):
-        """One root for what nobody has used: a few of them weighted and added up, or left out; or one that is no single number."""
+        """A root that combines the unused nodes: a weighted sum of some of them, or in one of five cases a root that is not a scalar."""
         used = {i for node in self.nodes for i in node.inputs if not isinstance(i, tuple)}
         ends = [number for number in range(len(self.nodes)) if number not in used and self.nodes[number].op]
         if self.whole(0, 4) == 0:
@@ -337,16 +337,16 @@ class Grower:
         total = None
         for end in ends:
             if end != ends[-1] and self.whole(0, 4) == 0:
-                continue                                            # what only this used shall have no gradient
-            how = self.pick(["weighted", "weighted", "sum", "mean", "cross_entropy"])
-            if how == "weighted":
-                part = self.append("sum", self.append("mul", end, (self.rng.standard_normal(self.shape(end)),)))
-            elif how == "cross_entropy" and len(self.shape(end)) > 1:
+                continue                                            # leaves that only this node depends on get no gradient
+            reduction = self.pick(["weighted", "weighted", "sum", "mean", "cross_entropy"])
+            if reduction == "weighted":
+                term = self.append("sum", self.append("mul", end, (self.rng.standard_normal(self.shape(end)),)))
+            elif reduction == "cross_entropy" and len(self.shape(end)) > 1:
                 rows = self.append("flatten", end, start_dim=1)
-                part = self.append("cross_entropy", rows, labels=self.rng.integers(0, self.shape(rows)[1], self.shape(rows)[0]))
+                term = self.append("cross_entropy", rows, labels=self.rng.integers(0, self.shape(rows)[1], self.shape(rows)[0]))
             else:
-                part = self.append("mean" if how == "mean" else "sum", end)
-            total = part if total is None else self.append("add", total, part)
+                term = self.append("mean" if reduction == "mean" else "sum", end)
+            total = term if total is None else self.append("add", total, term)
         self.append("mul", total, (1.5,))
         return None
 
@@ -356,8 +356,8 @@ def graphs(draw):
     """A Graph of about a dozen ops."""
     grower = Grower(draw)
     grower.leaf(*grower.sizes(2), *grower.sizes(2, 2, 6))
-    wanted = draw(st.permutations(ops.__all__))[:grower.whole(4, 12)]
-    for op in wanted:
+    chosen = draw(st.permutations(ops.__all__))[:grower.whole(4, 12)]
+    for op in chosen:
         grower.grow(op)
     cotangent = grower.gather()
     return Graph(grower.nodes, grower.branches, cotangent)

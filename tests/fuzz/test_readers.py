@@ -1,7 +1,7 @@
-"""Whatever bytes are in a file, its reader gives what was written, or the error that its docstring promises; and does nothing else.
+"""Fuzzing of the readers: whatever bytes are in a file, a reader returns its content or raises the error that its docstring documents.
 
-Nothing else: no other exception, no hang, no file anywhere, no memory beyond a bound. Half of the damage is done behind the checksums:
-members are packed again, checksums made anew, so that it reaches the code that trusts them.
+There is no other exception, no hang, no file written anywhere, and no memory beyond a bound. Half of the damage is done behind the
+checksums: archives are zipped again and checksums recomputed, so that it reaches the code that trusts them.
 """
 
 import contextlib
@@ -27,28 +27,28 @@ from PIL import Image
 
 from minicnn import data, load_checkpoint, save_checkpoint
 from minicnn.checkpoint import CheckpointError
-from minicnn.data.datasets import ArrayDataset, DataError, read_image, read_picture
-from minicnn.data.packed import Packed, pack, verify
-from minicnn.data.packed.files import END, MAGIC, ROW
-from minicnn.study.log import read_log
+from minicnn.data.datasets import ArrayDataset, DataError, read_image, read_lazy_image
+from minicnn.data.shards import Packed, pack, verify
+from minicnn.data.shards.format import FOOTER, INDEX_DTYPE, MAGIC
+from minicnn.train.log import read_log
 
-MEMORY = 400 << 20          # bytes that a reader of these small files may take (Pillow and threads have reserves)
+MEMORY = 400 << 20          # bytes that a reader of these small files may allocate (Pillow and threads have reserves)
 SECONDS = 10
 PROFILE: dict = {"derandomize": True, "database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
 RNG = np.random.default_rng(0)
 
 
-# ---- files that are right
+# ---- valid files
 
-def image_bytes(kind, mode="RGB", size=(9, 7), **how):
+def image_bytes(kind, mode="RGB", size=(9, 7), **options):
     file = io.BytesIO()
     image = Image.fromarray(RNG.integers(0, 256, (*size[::-1], 3), np.uint8))
-    (image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)).save(file, kind, **how)
+    (image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)).save(file, kind, **options)
     return file.getvalue()
 
 
 IMAGES = {"JPEG": image_bytes("JPEG"), "progressive": image_bytes("JPEG", progressive=True), "CMYK": image_bytes("JPEG", "CMYK"),
-          "turned": image_bytes("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+          "rotated": image_bytes("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
           "PNG": image_bytes("PNG"), "PNG palette": image_bytes("PNG", "P", transparency=3), "PNG alpha": image_bytes("PNG", "LA"),
           "PNG 16": image_bytes("PNG", "I;16"), "PNG 1": image_bytes("PNG", "1"), "GIF": image_bytes("GIF"),
           "BMP": image_bytes("BMP"), "WEBP": image_bytes("WEBP"), "WEBP exact": image_bytes("WEBP", lossless=True),
@@ -63,7 +63,7 @@ def idx(array):
 
 
 def written(write):
-    """The files, by name, that write(folder) makes."""
+    """{name: content} of the files that write(folder) creates."""
     with tempfile.TemporaryDirectory() as folder:
         write(folder)
         return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
@@ -78,13 +78,13 @@ DIGITS, COLOURS = RNG.integers(0, 256, (3, 4, 5), np.uint8), RNG.integers(0, 256
 LABELS = np.array([1, 0, 9], np.uint8)
 CHECKPOINT = {"model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0)}, "list": [1, 2.5, None, True, "ä"], "step": 3}
 NUMBERS = [f"ILSVRC2012_val_{k:08}" for k in (1, 2, 3)]
-HEAP = {f"val/{name}.JPEG": IMAGES["JPEG"] for name in NUMBERS}
+FLAT_VAL = {f"val/{name}.JPEG": IMAGES["JPEG"] for name in NUMBERS}
 LOG = [{"kind": "train", "step": 1, "seconds": 0.1, "loss": 2.5, "top1": 10.0, "lr": 0.1}, {"kind": "val", "step": 1, "loss": 2.0},
        {"kind": "train", "step": 2, "loss": None}, {"kind": "resume", "step": 1}, {"kind": "train", "step": 2, "loss": 1.5}]
 
 
-def whole(dataset):
-    """Everything that can be asked of a data set. Only DataErrors are let pass, one by one."""
+def read_all(dataset):
+    """Call every method of a data set for every item. Only DataErrors are suppressed, one by one."""
     dataset.fingerprint()
     for i in range(len(dataset)):
         dataset.name(i)
@@ -94,52 +94,53 @@ def whole(dataset):
             assert image.ndim == 3
             assert type(label) is int
         with contextlib.suppress(DataError):
-            dataset.picture(i, 4)
+            dataset.load(i, 4)
 
 
-def whole_packed(root):
+def read_packed(root):
     assert all(isinstance(problem, str) for problem in verify(root, workers=1, progress=False))
-    whole(Packed(root))
+    read_all(Packed(root))
 
 
-def whole_image(root):
-    for read in (read_image, lambda path: np.asarray(read_picture(path, 4))):
+def read_both_ways(root):
+    for read in (read_image, lambda path: np.asarray(read_lazy_image(path, 4))):
         pixels = read(os.path.join(root, "image"))
         assert (pixels.dtype, pixels.ndim, pixels.shape[2]) == (np.uint8, 3, 3)
 
 
 def cifar(python, *names):
-    """Files of either version of CIFAR, with as many labels as there are names."""
+    """A file of either version of CIFAR, with as many labels per image as there are names."""
     if python:
         return pickle.dumps({"data": COLOURS, **{name: [1, 0] for name in names}}, 2)
     return b"".join(bytes([1] * len(names)) + row.tobytes() for row in COLOURS)
 
 
-# For each reader: valid files, by name; what reads all of it, given the folder; and the errors that are promised.
+# For each reader: valid files, by name; a function that reads everything, given the folder; and the errors that are documented.
 READERS = {
     "checkpoint": (written(lambda folder: save_checkpoint(f"{folder}/c.npz", **CHECKPOINT)), lambda root: load_checkpoint(f"{root}/c.npz"),
                    CheckpointError),
     "idx": ({"t10k-images-idx3-ubyte": idx(DIGITS), "t10k-labels-idx1-ubyte": idx(LABELS)},
-            lambda root: whole(data.MNIST(root, "test")), DataError),
+            lambda root: read_all(data.MNIST(root, "test")), DataError),
     "idx.gz": ({"t10k-images-idx3-ubyte.gz": gzip.compress(idx(DIGITS)), "t10k-labels-idx1-ubyte.gz": gzip.compress(idx(LABELS))},
-               lambda root: whole(data.FashionMNIST("test", root)), DataError),
-    "CIFAR-10 binary": ({"test_batch.bin": cifar(False, "labels")}, lambda root: whole(data.CIFAR10(root, "test")), DataError),
-    "CIFAR-10 python": ({"test_batch": cifar(True, "labels")}, lambda root: whole(data.CIFAR10(root, "test")), DataError),
+               lambda root: read_all(data.FashionMNIST("test", root)), DataError),
+    "CIFAR-10 binary": ({"test_batch.bin": cifar(False, "labels")}, lambda root: read_all(data.CIFAR10(root, "test")), DataError),
+    "CIFAR-10 python": ({"test_batch": cifar(True, "labels")}, lambda root: read_all(data.CIFAR10(root, "test")), DataError),
     "CIFAR-100 binary": ({"test.bin": cifar(False, "coarse", "fine")},
-                         lambda root: whole(data.CIFAR100(root, "test", "coarse")), DataError),
-    "CIFAR-100 python": ({"test": cifar(True, "coarse_labels", "fine_labels")}, lambda root: whole(data.CIFAR100(root, "test")), DataError),
-    "packed jpeg": (packed_files("jpeg"), whole_packed, DataError),
-    "packed raw": (packed_files("raw"), whole_packed, DataError),
+                         lambda root: read_all(data.CIFAR100(root, "test", "coarse")), DataError),
+    "CIFAR-100 python": ({"test": cifar(True, "coarse_labels", "fine_labels")},
+                         lambda root: read_all(data.CIFAR100(root, "test")), DataError),
+    "packed jpeg": (packed_files("jpeg"), read_packed, DataError),
+    "packed raw": (packed_files("raw"), read_packed, DataError),
     "log": ({"log.jsonl": "".join(json.dumps(record) + "\n" for record in LOG).encode()}, lambda root: read_log(f"{root}/log.jsonl"), ()),
     "Kaggle's table": ({"LOC_val_solution.csv": ("ImageId,PredictionString\n" + "".join(
         f"{name},n0000000{i} 1 2 3 4\n" for i, name in enumerate(NUMBERS))).encode(),
-                        **HEAP}, lambda root: whole(data.ILSVRC2012(root, "val")), DataError),
-    "list of wnids": ({"imagenet_2012_validation_synset_labels.txt": b"n00000001\nn00000002\nn00000001\n", **HEAP},
-                      lambda root: whole(data.ILSVRC2012(root, "val")), DataError),
+                        **FLAT_VAL}, lambda root: read_all(data.ImageNet(root, "val")), DataError),
+    "list of wnids": ({"imagenet_2012_validation_synset_labels.txt": b"n00000001\nn00000002\nn00000001\n", **FLAT_VAL},
+                      lambda root: read_all(data.ImageNet(root, "val")), DataError),
     "devkit": ({"ILSVRC2012_validation_ground_truth.txt": b"2\n1\n2\n",
-                "synsets.txt": b"1 n00000002 kit fox\n2 n00000001 setter\n", **HEAP},
-               lambda root: whole(data.ILSVRC2012(root, "val")), DataError),
-    **{f"image {kind}": ({"image": content}, whole_image, DataError) for kind, content in IMAGES.items()},
+                "synsets.txt": b"1 n00000002 kit fox\n2 n00000001 setter\n", **FLAT_VAL},
+               lambda root: read_all(data.ImageNet(root, "val")), DataError),
+    **{f"image {kind}": ({"image": content}, read_both_ways, DataError) for kind, content in IMAGES.items()},
 }
 
 
@@ -152,24 +153,24 @@ ODD = [b"\0", b"\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"
 
 @st.composite
 def damaged(draw, content):
-    """The content with one to three mistakes."""
+    """The content with one to three changes."""
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(content)))
         count = draw(st.sampled_from([1, 1, 2, 4, 8, 50]))
-        kind = draw(st.sampled_from(["bit", "odd", "odd inserted", "random", "cut", "without", "twice", "nothing left"]))
-        rubbish = draw(st.sampled_from(ODD)) if kind.startswith("odd") else b""
+        kind = draw(st.sampled_from(["bit", "odd", "odd inserted", "random", "truncated", "deleted", "repeated", "replaced"]))
+        odd = draw(st.sampled_from(ODD)) if kind.startswith("odd") else b""
         content = {
             "bit": content[:at] + bytes([content[at] ^ 1 << draw(st.integers(0, 7))] if at < len(content) else []) + content[at + 1:],
-            "odd": content[:at] + rubbish + content[at + len(rubbish):], "odd inserted": content[:at] + rubbish + content[at:],
-            "random": content[:at] + draw(st.binary(max_size=20)) + content[at + count:], "cut": content[:at],
-            "without": content[:at] + content[at + count:], "twice": content[:at + count] + content[at:],
-            "nothing left": draw(st.binary(max_size=40)),
+            "odd": content[:at] + odd + content[at + len(odd):], "odd inserted": content[:at] + odd + content[at:],
+            "random": content[:at] + draw(st.binary(max_size=20)) + content[at + count:], "truncated": content[:at],
+            "deleted": content[:at] + content[at + count:], "repeated": content[:at + count] + content[at:],
+            "replaced": draw(st.binary(max_size=40)),
         }[kind]
     return content
 
 
 def behind_checksums(draw, name, content):
-    """Damage that no checksum tells of, where the file has some."""
+    """Damage that no checksum detects, in files that have checksums."""
     if name.endswith(".gz"):
         return gzip.compress(draw(damaged(gzip.decompress(content))))
     if name.endswith(".npz"):
@@ -178,7 +179,7 @@ def behind_checksums(draw, name, content):
         chosen = draw(st.sampled_from(sorted(members)))
         return zipped({**members, chosen: draw(damaged(members[chosen]))})
     if name.startswith("shard"):
-        return mended(draw(damaged(content[:-END.size])) + content[-END.size:])
+        return with_checksums(draw(damaged(content[:-FOOTER.size])) + content[-FOOTER.size:])
     return draw(damaged(content))
 
 
@@ -190,22 +191,23 @@ def zipped(members):
     return file.getvalue()
 
 
-def mended(shard):
-    """A shard with right checksums again, where there still is a table."""
-    _, table, length, _ = END.unpack(shard[-END.size:])
-    body, end = bytearray(shard[:-END.size]), len(shard) - END.size
-    rows = np.frombuffer(body, ROW, max(0, (end - table - length) // ROW.itemsize), table) if table < end else np.zeros(0, ROW)
+def with_checksums(shard):
+    """The shard with its checksums recomputed, if it still has a table."""
+    _, table, length, _ = FOOTER.unpack(shard[-FOOTER.size:])
+    body, end = bytearray(shard[:-FOOTER.size]), len(shard) - FOOTER.size
+    count = max(0, (end - table - length) // INDEX_DTYPE.itemsize)
+    rows = np.frombuffer(body, INDEX_DTYPE, count, table) if table < end else np.zeros(0, INDEX_DTYPE)
     for row in rows:
         record = bytes(body[row["offset"]:row["offset"] + int(row["length"]) + int(row["name"])]) if row["offset"] >= 0 else b""
         row["crc"] = zlib.crc32(record, zlib.crc32(row.tobytes()[:-4]))
-    return bytes(body) + END.pack(MAGIC, table, length, zlib.crc32(body[table:]))
+    return bytes(body) + FOOTER.pack(MAGIC, table, length, zlib.crc32(body[table:]))
 
 
-# ---- nothing else happens
+# ---- no side effects
 
 @contextlib.contextmanager
 def bounded():
-    """Inside, there is little memory and little time."""
+    """Limits the memory and the time of its body."""
     def too_long(*_):
         raise AssertionError(f"it takes more than {SECONDS} seconds")
 
@@ -222,36 +224,37 @@ def bounded():
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def everything(folder):
+def snapshot(folder):
+    """{path: time of modification} of everything below a folder."""
     return {os.path.join(here, name): os.lstat(os.path.join(here, name)).st_mtime_ns
             for here, folders, names in os.walk(folder) for name in folders + names}
 
 
-def ask(place, files, read, promised):
-    """Whether the reader accepts these files, put into a folder at `place`. Anything but the promised error comes through."""
-    folder = tempfile.mkdtemp(dir=place)
+def accepts(workdir, files, read, documented):
+    """Whether the reader accepts these files, in a new folder in `workdir`. Any exception but the documented ones is passed on."""
+    folder = tempfile.mkdtemp(dir=workdir)
     for name, content in files.items():
         os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
         with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
-    before = everything(place)
+    before = snapshot(workdir)
     try:
         with bounded(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")             # decoders warn of what they pass over
+            warnings.simplefilter("ignore")             # decoders warn about what they ignore
             read(folder)
-    except promised or () as error:         # noqa: B030 (a class, a tuple of them, or nothing)
+    except documented as error:
         str(error).encode()                             # it can be printed
         return False
     finally:
-        assert everything(place) == before
+        assert snapshot(workdir) == before
         for name in files:
             os.unlink(os.path.join(folder, name))
     return True
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty folder, which is the current one too, and where temporary files would be."""
+def workdir(tmp_path, monkeypatch):
+    """An empty folder: the current one, and the one for temporary files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return str(tmp_path)
@@ -263,24 +266,24 @@ EXAMPLES = {"checkpoint": 500, "log": 300, "packed jpeg": 200, "packed raw": 150
 
 @linux
 @pytest.mark.parametrize("kind", READERS)
-def test_a_damaged_file_is_read_or_refused_with_the_promised_error(kind, place):
-    files, read, promised = READERS[kind]
-    heap = {name for name in files if name.startswith("val/")}
-    accepted = kind == "image EPS" or ask(place, files, read, promised)
+def test_a_damaged_file_is_read_or_raises_the_documented_error(kind, workdir):
+    files, read, documented = READERS[kind]
+    flat = {name for name in files if name.startswith("val/")}
+    accepted = kind == "image EPS" or accepts(workdir, files, read, documented)
     assert accepted or kind == "image TIFF float"
-    answers = []
+    outcomes = []
 
     @settings(max_examples=EXAMPLES.get(kind, 120 if kind.startswith("image") else 150), **PROFILE)
     @given(st.data())
     def damage(draws):
         draw = draws.draw
-        name = draw(st.sampled_from(sorted(set(files) - heap)))
+        name = draw(st.sampled_from(sorted(set(files) - flat)))
         content = behind_checksums(draw, name, files[name]) if draw(st.booleans()) else draw(damaged(files[name]))
-        answers.append(ask(place, {**files, name: content}, read, promised))
+        outcomes.append(accepts(workdir, {**files, name: content}, read, documented))
 
     damage()
-    assert promised == () or (False in answers and len(answers) > 100)
-    assert True in answers or kind in ("image EPS", "image TIFF float", "image WEBP")
+    assert documented == () or (False in outcomes and len(outcomes) > 100)
+    assert True in outcomes or kind in ("image EPS", "image TIFF float", "image WEBP")
 
 
 NAME = st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")) \
@@ -289,15 +292,15 @@ NAME = st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & se
 
 
 @linux
-def test_folders_with_any_names_in_them_are_data_sets_or_refused(place):
+def test_folders_with_any_names_in_them_are_data_sets_or_refused(workdir):
     found = []
 
     @settings(max_examples=400, **PROFILE)
-    @given(st.dictionaries(NAME, st.dictionaries(NAME, st.sampled_from(["image", "rubbish", "folder", "nowhere", "up", "itself", "empty",
+    @given(st.dictionaries(NAME, st.dictionaries(NAME, st.sampled_from(["image", "garbage", "folder", "broken", "up", "itself", "empty",
                                                                        "pipe"]), max_size=5),
                            max_size=4))
-    def look(tree):
-        root = os.fsencode(tempfile.mkdtemp(dir=place))
+    def open_tree(tree):
+        root = os.fsencode(tempfile.mkdtemp(dir=workdir))
         for folder, names in tree.items():
             os.mkdir(os.path.join(root, folder))
             for name, kind in names.items():
@@ -306,20 +309,20 @@ def test_folders_with_any_names_in_them_are_data_sets_or_refused(place):
                     os.mkdir(path)
                 elif kind == "pipe":
                     os.mkfifo(path)
-                elif kind in ("nowhere", "up", "itself"):
-                    os.symlink({"nowhere": b"no such thing", "up": b"..", "itself": name}[kind], path)
+                elif kind in ("broken", "up", "itself"):
+                    os.symlink({"broken": b"no such file", "up": b"..", "itself": name}[kind], path)
                 else:
                     with open(path, "wb") as file:
-                        file.write({"image": IMAGES["PNG"], "rubbish": b"rubbish", "empty": b""}[kind])
-        before = everything(place)
+                        file.write({"image": IMAGES["PNG"], "garbage": b"garbage", "empty": b""}[kind])
+        before = snapshot(workdir)
         try:
             with bounded():
-                whole(pickle.loads(pickle.dumps(data.ImageFolder(os.fsdecode(root)))))
+                read_all(pickle.loads(pickle.dumps(data.ImageFolder(os.fsdecode(root)))))
             found.append(True)
         except DataError as error:
             str(error).encode()
             found.append(False)
-        assert everything(place) == before
+        assert snapshot(workdir) == before
 
-    look()
+    open_tree()
     assert min(found.count(True), found.count(False)) >= 5

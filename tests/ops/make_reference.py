@@ -1,8 +1,8 @@
-"""Writes reference.npz: what PyTorch answers, and what gradients it gives, in one small case for each op.
+"""Writes reference.npz: the outputs and gradients of PyTorch in one small case for each op.
 
     python tests/ops/make_reference.py          (needs torch; the tests that read the file do not)
 
-A case is named once, here, with how minicnn is called and how PyTorch is; test_against_pytorch.py compares.
+Each case has one call of minicnn and one of PyTorch; test_against_pytorch.py compares them.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from minicnn import ops
 FILE = pathlib.Path(__file__).with_name("reference.npz")
 LABELS = [2, 0, 4, 1]
 
-CASES = {   # name: (shapes of the inputs, minicnn's call, PyTorch's: F is torch.nn.functional)
+CASES = {   # name: (shapes of the inputs, the call of minicnn, the call of PyTorch; F is torch.nn.functional)
     "conv2d": (
         [(2, 3, 7, 6), (4, 3, 3, 2), (4,)],
         lambda x, w, b: ops.conv2d(x, w, b, stride=(2, 1), padding=(1, 0)),
@@ -62,23 +62,23 @@ CASES = {   # name: (shapes of the inputs, minicnn's call, PyTorch's: F is torch
         lambda a, b, c: ((a * b - b / (a * a + 1.0)) @ c + (-a).mean()) ** 2,
         lambda F, a, b, c: ((a * b - b / (a * a + 1.0)) @ c + (-a).mean()) ** 2),
     "exp and log": ([(3, 4)], lambda x: ops.log(1.0 + ops.exp(x)), lambda F, x: (1.0 + x.exp()).log()),
-    "choosing and adding up": (
+    "indexing and reduction": (
         [(4, 3, 5)],
         lambda x: x[[2, 0, 2]].transpose(2, 0, 1)[1:, ..., ::2].sum(axis=(0, 2)) + x.mean(axis=1)[0, 0],
         lambda F, x: x[[2, 0, 2]].permute(2, 0, 1)[1:][..., [0, 2]].sum(dim=(0, 2)) + x.mean(dim=1)[0, 0]),
 }
 
 
-def answers(name):
-    """Inputs, cotangent, PyTorch's answer and its gradients for one case, as float64 arrays by their name in the file."""
+def reference(name):
+    """{key in the file: float64 array} of one case: inputs, cotangent, PyTorch's output and gradients."""
     import torch
-    shapes, _, theirs = CASES[name]
+    shapes, _, torch_call = CASES[name]
     rng = np.random.default_rng(list(CASES).index(name))
     inputs = [torch.tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes]
-    y = theirs(torch.nn.functional, *inputs)
+    y = torch_call(torch.nn.functional, *inputs)
     g = torch.tensor(rng.standard_normal(tuple(y.shape)))
     y.backward(g)
-    arrays = {f"{name}/answer": y, f"{name}/cotangent": g}
+    arrays = {f"{name}/output": y, f"{name}/cotangent": g}
     for i, x in enumerate(inputs):
         arrays |= {f"{name}/input {i}": x, f"{name}/gradient {i}": x.grad}
     return {key: t.detach().numpy() for key, t in arrays.items()}
@@ -87,6 +87,6 @@ def answers(name):
 if __name__ == "__main__":
     arrays = {}
     for name in CASES:
-        arrays |= answers(name)
+        arrays |= reference(name)
     np.savez_compressed(FILE, **arrays)
     print(f"{FILE}: {len(arrays)} arrays of {len(CASES)} cases, {FILE.stat().st_size / 1000:.0f} kB")

@@ -1,22 +1,23 @@
 """At the full size of AlexNet's layers: <A x, g> = <x, A^T g>, for every op that is linear.
 
-If forward is a matrix A, backward has to be its transpose, and then both products are the same number. Nothing is moved by
-a small step, so nothing is lost to rounding: the layers can be as large as they are, where the gradient check would take
-hours. Where every number is a whole one, the two sides are equal to the last bit.
+If forward is a matrix A, backward must be its transpose, and then both products are the same number. There are no finite
+differences, so little is lost to rounding, and it takes one forward and one backward: the layers have their full size, where the
+gradient check would take hours. If all values are integers, the two sides are bitwise equal.
 
-That A itself is the right matrix is seen at some places of the answer, which are computed by the formula: with both, backward
-is right everywhere.
+That A itself is the correct matrix is checked at some positions of the output, which are computed by the formula: with both,
+backward is correct everywhere.
 """
 
-import alexnet
 import numpy as np
 import pytest
+from minicnn.examples import alexnet
 
-from minicnn import Tensor, init, nn
-from minicnn.autograd import Hook
-from minicnn.ops.conv2d import Conv2d
+from minicnn import Tensor, nn
+from minicnn.hooks import Hook
+from minicnn.nn import init
+from minicnn.ops.conv2d.im2col import col2im, im2col
+from minicnn.ops.conv2d.op import Conv2d
 from minicnn.ops.max_pool2d import MaxPool2d
-from minicnn.ops.windows import col2im, im2col
 
 N = 2
 LAYERS = {      # input size             filters          stride padding groups
@@ -36,8 +37,8 @@ POOLS = {       # input size          kernel stride padding ceil_mode
     "pool2, padded":        (256, 27, 27, 3, 2, 1, False),
     "pool1, rounded up":    (96, 54, 54, 3, 2, 0, True),
 }
-TOLERANCE = {"float64": 1e-15, "float32": 1e-7}         # of |Ax| * |g|, which is what rounding goes by
-ROUNDING = {"float64": 1e-13, "float32": 2e-5}          # of the largest |y|, for one number of the answer
+TOLERANCE = {"float64": 1e-15, "float32": 1e-7}         # as a fraction of |Ax| * |g|, to which rounding errors are proportional
+ROUNDING = {"float64": 1e-13, "float32": 2e-5}          # of one output, as a fraction of the largest |y|
 
 
 def images(rng, C, H, W, dtype="float64"):
@@ -46,12 +47,12 @@ def images(rng, C, H, W, dtype="float64"):
 
 
 def inner(a, b):
-    """<a, b>, added up in float64."""
+    """<a, b>, summed in float64."""
     return float(np.sum(a * b, dtype=np.float64))
 
 
 def both_ways(conv, x, w, b, g):
-    """<conv(x), g>, then what backward makes of it by way of x and by way of w, and how much rounding may do."""
+    """<conv(x), g>; the same by the adjoint in x, and in w, from the gradients of backward; and |conv(x)| * |g|, the scale of rounding."""
     tensors = [Tensor(a, requires_grad=True) for a in (x, w, b)]
     y = conv(*tensors)
     y.backward(g)
@@ -60,17 +61,17 @@ def both_ways(conv, x, w, b, g):
     return inner(y.data, g), inner(x, gx) + bias, inner(w, gw) + bias, np.linalg.norm(y.data) * np.linalg.norm(g)
 
 
-def formula(x, w, b, S, P, G, places):
-    """y at these places (n, o, i, j), in float64."""
+def formula(x, w, b, S, P, G, positions):
+    """y at these positions (n, o, i, j), in float64."""
     x = np.pad(x, ((0, 0), (0, 0), (P, P), (P, P)))
     O, CG, KH, KW = w.shape
-    channels = [slice(o // (O // G) * CG, o // (O // G) * CG + CG) for _, o, _, _ in places]
+    channels = [slice(o // (O // G) * CG, o // (O // G) * CG + CG) for _, o, _, _ in positions]
     return np.array([b[o] + inner(w[o], x[n, c, S * i:S * i + KH, S * j:S * j + KW])
-                     for c, (n, o, i, j) in zip(channels, places, strict=True)])
+                     for c, (n, o, i, j) in zip(channels, positions, strict=True)])
 
 
 class LastRowLost(Conv2d):
-    "The last row of pixels hears nothing."
+    "The last row of pixels gets no gradient."
     def backward(self, gy, *saved):
         gx, *others = super().backward(gy, *saved)
         gx[:, :, -1] = 0
@@ -78,7 +79,7 @@ class LastRowLost(Conv2d):
 
 
 class LastColumnOfFiltersLost(Conv2d):
-    "The last column of every filter learns nothing."
+    "The last column of every filter gets no gradient."
     def backward(self, gy, *saved):
         gx, gw, gb = super().backward(gy, *saved)
         gw[..., -1] = 0
@@ -96,17 +97,17 @@ def layer_arrays(layer, dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_conv2d_forward(layer, dtype):
-    """At random places, at those along the edge and in the corners."""
+    """At random positions, on the edges and in the corners."""
     S, P, G = LAYERS[layer][-3:]
     x, w, b, g = layer_arrays(layer, dtype)
     y = Conv2d((S, S), (P, P), G)(Tensor(x), Tensor(w), Tensor(b)).data
-    places = np.random.default_rng(1).integers(0, y.shape, (300, 4))
-    places[:200, 2] = [0, -1] * 100
-    places[100:, 3] = [0, 0, -1, -1] * 50
-    places %= y.shape
-    wanted = formula(x, w, b, S, P, G, places)
+    positions = np.random.default_rng(1).integers(0, y.shape, (300, 4))
+    positions[:200, 2] = [0, -1] * 100
+    positions[100:, 3] = [0, 0, -1, -1] * 50
+    positions %= y.shape
+    expected = formula(x, w, b, S, P, G, positions)
     assert y.shape == g.shape
-    assert np.abs(y[tuple(places.T)] - wanted).max() <= ROUNDING[dtype] * np.abs(wanted).max()
+    assert np.abs(y[tuple(positions.T)] - expected).max() <= ROUNDING[dtype] * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -119,8 +120,8 @@ def test_conv2d_backward(layer, dtype):
     assert abs(y_g - w_gw) <= TOLERANCE[dtype] * size, "in w"
 
 
-def test_a_wrong_adjoint_is_noticed():
-    """Conv5 with a row or a column lost: far outside the tolerance, in float32 too."""
+def test_a_wrong_adjoint_is_detected():
+    """conv5 without the gradient of a row or a column: far outside the tolerance, in float32 too."""
     x, w, b, g = layer_arrays("conv5, two groups", "float32")
     y_g, x_gx, _, size = both_ways(LastRowLost((1, 1), (1, 1), 2), x, w, b, g)
     assert abs(y_g - x_gx) > 100 * TOLERANCE["float32"] * size
@@ -130,7 +131,7 @@ def test_a_wrong_adjoint_is_noticed():
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_max_pool2d(pool):
-    """Once the winners are known, a pool only copies: whole numbers agree to the last bit."""
+    """For a given argmax, pooling only copies elements: with integers the two sides are equal."""
     C, H, W, K, S, P, ceil_mode = POOLS[pool]
     rng = np.random.default_rng(0)
     x = Tensor(np.round(100 * images(rng, C, H, W)), requires_grad=True)
@@ -167,7 +168,7 @@ def test_these_are_the_layers_of_alexnet(variant, convolutions, monkeypatch):
                 x, w, _ = arrays
                 self.seen.append((*x.shape[1:], *w.shape, function.stride[0], function.padding[0], function.groups))
 
-    monkeypatch.setattr(init, "normal", lambda p, std: p.data.fill(0))          # 60 million numbers that do not matter here
+    monkeypatch.setattr(init, "normal_", lambda p, std: p.data.fill(0))          # the values of 60 million weights do not matter here
     network = alexnet.alexnet(variant, num_classes=1)
     features = nn.Sequential(*list(network)[:network.names.index("flatten")])
     with Shapes() as shapes:

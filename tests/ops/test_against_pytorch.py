@@ -1,13 +1,13 @@
-"""PyTorch gives the same answers and the same gradients: in stored cases always, in random ones where it is installed."""
+"""PyTorch has the same outputs and gradients: in stored cases, and in random cases if torch is installed."""
 
 import numpy as np
 import pytest
-from check import close
-from make_reference import CASES, FILE, answers
+from check import assert_close
+from make_reference import CASES, FILE, reference
 
 from minicnn import Tensor, ops
 
-DTYPES = {"float64": 1e-11, "float32": 2e-5}        # and how far from PyTorch, as a fraction of the largest value
+DTYPES = {"float64": 1e-11, "float32": 2e-5}        # tolerances, as a fraction of the largest value
 DRAWS = 8                                           # random cases for each op and dtype
 
 
@@ -23,32 +23,32 @@ def torch():
     return pytest.importorskip("torch")
 
 
-# What is stored
+# Stored cases
 
 @pytest.mark.parametrize("name", CASES)
 def test_stored_case(name, stored):
     shapes, ours, _ = CASES[name]
     inputs = [Tensor(stored[f"{name}/input {i}"], requires_grad=True) for i in range(len(shapes))]
     y = ours(*inputs)
-    close("forward", y.data, stored[f"{name}/answer"], DTYPES["float64"])
+    assert_close("forward", y.data, stored[f"{name}/output"], DTYPES["float64"])
     y.backward(stored[f"{name}/cotangent"])
     for i, x in enumerate(inputs):
-        close(f"gradient of input {i}", x.grad, stored[f"{name}/gradient {i}"], DTYPES["float64"])
+        assert_close(f"gradient of input {i}", x.grad, stored[f"{name}/gradient {i}"], DTYPES["float64"])
 
 
-def test_the_file_has_these_cases_and_is_small(stored):
+def test_the_file_has_all_cases_and_is_small(stored):
     assert {key.partition("/")[0] for key in stored} == set(CASES)
     assert FILE.stat().st_size < 200_000
 
 
-def test_the_file_is_what_pytorch_says(torch, stored):
-    """Where this fails, the cases were changed and the file was not: run make_reference.py."""
+def test_the_file_equals_pytorch(torch, stored):
+    """If this fails, the cases were changed since the file was written: run make_reference.py."""
     for name in CASES:
-        for key, array in answers(name).items():
-            close(key, stored[key], array, DTYPES["float64"])
+        for key, array in reference(name).items():
+            assert_close(key, stored[key], array, DTYPES["float64"])
 
 
-# What is drawn
+# Random cases
 
 @pytest.fixture(params=range(DRAWS))
 def rng(request):
@@ -62,17 +62,17 @@ def dtype(request):
 
 
 def compare(torch, dtype, arrays, ours, theirs):
-    """Both on the same arrays: forward, and backward from the same random cotangent."""
+    """Compare both on the same arrays: forward, and backward from the same random cotangent."""
     arrays = [a.astype(dtype) for a in arrays]
     mine = [Tensor(a, requires_grad=True) for a in arrays]
     other = [torch.tensor(a, requires_grad=True) for a in arrays]
-    y, wanted = ours(*mine), theirs(*other)
-    close("forward", y.data, wanted.detach().numpy(), DTYPES[dtype])
+    y, expected = ours(*mine), theirs(*other)
+    assert_close("forward", y.data, expected.detach().numpy(), DTYPES[dtype])
     g = np.random.default_rng(9).standard_normal(y.shape).astype(dtype)
     y.backward(g)
-    wanted.backward(torch.tensor(g))
+    expected.backward(torch.tensor(g))
     for i, (a, b) in enumerate(zip(mine, other, strict=True)):
-        close(f"gradient of input {i}", a.grad, b.grad.numpy(), DTYPES[dtype])
+        assert_close(f"gradient of input {i}", a.grad, b.grad.numpy(), DTYPES[dtype])
 
 
 def ints(rng, low, high, n=2):
@@ -85,7 +85,7 @@ def normal(rng, *shape):
 
 
 def sizes(rng, kernel, padding):
-    """Height and width of an image into which the window fits."""
+    """The height and width of an image that is at least as large as the window."""
     return tuple(int(rng.integers(max(1, K - 2 * P), 12)) for K, P in zip(kernel, padding, strict=True))
 
 
@@ -99,7 +99,7 @@ def test_conv2d(torch, rng, dtype):
 
 
 def test_max_pool2d(torch, rng, dtype):
-    """Every other image is of few whole numbers, so that there are ties."""
+    """Every other image has small integers, so that there are ties."""
     kernel, stride = ints(rng, 1, 5), ints(rng, 1, 4)
     padding = tuple(int(rng.integers(0, K // 2 + 1)) for K in kernel)
     ceil_mode = bool(rng.integers(2))
@@ -132,7 +132,7 @@ def test_local_response_norm(torch, rng, dtype):
 
 
 @pytest.mark.parametrize("op", ["relu", "tanh", "sigmoid"])
-def test_each_number_by_itself(torch, rng, dtype, op):
+def test_elementwise(torch, rng, dtype, op):
     x = 3 * normal(rng, *ints(rng, 1, 6, int(rng.integers(1, 5))))
     compare(torch, dtype, [x], getattr(ops, op), getattr(torch, op))
 
@@ -146,7 +146,7 @@ def test_linear(torch, rng, dtype):
 def test_softmax_and_its_logarithm(torch, rng, dtype):
     shape = ints(rng, 1, 6, int(rng.integers(1, 5)))
     axis = int(rng.integers(-len(shape), len(shape)))
-    x = normal(rng, *shape[:axis], shape[axis] + 1, *shape[axis:][1:])      # on an axis of one there is no gradient
+    x = normal(rng, *shape[:axis], shape[axis] + 1, *shape[axis:][1:])      # on an axis of size 1 the gradient is 0
     compare(torch, dtype, [x], lambda x: ops.softmax(x, axis), lambda x: torch.softmax(x, axis))
     compare(torch, dtype, [x], lambda x: ops.log_softmax(x, axis), lambda x: torch.log_softmax(x, axis))
 
@@ -161,7 +161,7 @@ def test_cross_entropy(torch, rng, dtype):
 
 @pytest.mark.parametrize("op", ["add", "sub", "mul", "div"])
 def test_arithmetic(torch, rng, dtype, op):
-    """Of two shapes, each with some axes of one or left out."""
+    """Shapes that broadcast: some axes have size 1 or are missing."""
     shape = ints(rng, 1, 4, 4)
     a, b = ([1 if rng.random() < 0.3 else n for n in shape][int(rng.integers(0, 4)):] for _ in range(2))
     denominator = rng.choice([-1, 1], b) * rng.uniform(0.5, 2, b)
@@ -190,16 +190,16 @@ def test_sums_and_means(torch, rng, dtype):
     compare(torch, dtype, [x], lambda x: x.mean(axes, keepdims), lambda x: x.mean(axes, keepdims))
 
 
-def test_moving_and_choosing(torch, rng, dtype):
+def test_transpose_getitem_reshape(torch, rng, dtype):
     order = tuple(int(a) for a in rng.permutation(4))
-    chosen = [int(i) for i in rng.integers(0, 3, 5)]
+    rows = [int(i) for i in rng.integers(0, 3, 5)]
     compare(torch, dtype, [normal(rng, 3, 3, 3, 3)],
-            lambda x: x.transpose(order)[chosen].reshape(15, -1)[1:, ::2],
-            lambda x: x.permute(order)[chosen].reshape(15, -1)[1:, ::2])
+            lambda x: x.transpose(order)[rows].reshape(15, -1)[1:, ::2],
+            lambda x: x.permute(order)[rows].reshape(15, -1)[1:, ::2])
 
 
-def test_layers_one_after_the_other(torch, dtype):
-    """A small AlexNet from image to loss: every op hands its layout and its gradients on to the next."""
+def test_a_small_network(torch, dtype):
+    """A small AlexNet from image to loss: the ops pass memory layouts and gradients on to each other."""
     rng, F = np.random.default_rng(0), torch.nn.functional
     labels = [3, 0, 2]
     arrays = [normal(rng, 3, 3, 19, 19), normal(rng, 8, 3, 5, 5) / 6, normal(rng, 8), normal(rng, 6, 4, 3, 3) / 4, normal(rng, 6),

@@ -1,11 +1,11 @@
-"""Convolution, both ways, is the definition for whatever shape comes: hypothesis looks for one where it is not."""
+"""Convolution by both algorithms equals the definition for every shape: hypothesis searches for a counterexample."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import Tensor, ops
-from minicnn.ops.windows import windows
+from minicnn.ops.conv2d.im2col import sliding_windows
 
 sizes = st.integers(1, 4)
 
@@ -25,7 +25,7 @@ def test_conv2d_forward_and_backward(batch, channels, filters, groups, r, extra,
 
     around = [(0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2]
     image = np.pad(x.data, around)                                                              # (N, C, H, W)
-    seen = windows(np.ascontiguousarray(image.transpose(0, 2, 3, 1)), (r, r), (1, 1))               # (N, OH, OW, KH, KW, C)
+    seen = sliding_windows(np.ascontiguousarray(image.transpose(0, 2, 3, 1)), (r, r), (1, 1))               # (N, OH, OW, KH, KW, C)
     OH, OW = seen.shape[1:3]
     seen = seen.reshape(batch, OH, OW, r, r, groups, channels)
     parts, g_parts = w.data.reshape(groups, filters, channels, r, r), g.reshape(batch, groups, filters, OH, OW)
@@ -36,5 +36,5 @@ def test_conv2d_forward_and_backward(batch, channels, filters, groups, r, extra,
         for q in range(r):
             want_gx[..., p:p + OH, q:q + OW] += np.einsum("ngoij,goc->ngcij", g_parts, parts[..., p, q])
     want_gx = want_gx.reshape(image.shape)[:, :, padding[0]:padding[0] + H, padding[1]:padding[1] + W]
-    for got, wanted in ((y.data, want), (x.grad, want_gx), (w.grad, want_gw)):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-10 * max(1, np.abs(wanted).max()))
+    for got, expected in ((y.data, want), (x.grad, want_gx), (w.grad, want_gw)):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()))

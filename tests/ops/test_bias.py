@@ -1,19 +1,19 @@
-"""The gradient of a bias is a sum over very many rows: each counts once, in a fixed order."""
+"""The gradient of a bias, a sum over very many rows: each is added once, in a fixed order."""
 
 import numpy as np
 import pytest
 
-from minicnn.ops.bias import ADDED_ROWS, bias_gradient
+from minicnn.ops.bias import ROWS_PER_THREAD, bias_gradient
 
-M = ADDED_ROWS
+M = ROWS_PER_THREAD
 ROWS = [1, 2, M - 1, M, M + 1, 2 * M, 2 * M + 1, M ** 2 - 1, M ** 2, M ** 2 + 1, 3 * M ** 2 + 5]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns", [1, 3, 33, 300, 700])
 @pytest.mark.parametrize("rows", ROWS)
-def test_every_row_counts_once(cupy, rows, columns, dtype):
-    """Whole numbers, so the sum is exact; in one pass, two, and three."""
+def test_every_row_is_added_once(cupy, rows, columns, dtype):
+    """Integers, so that the sum is exact; in one, two and three passes."""
     gy = np.random.default_rng(rows).integers(-50, 50, (rows, columns)).astype(dtype)
     sums = bias_gradient(cupy.asarray(gy))
     assert sums.shape == (columns,)
@@ -22,16 +22,16 @@ def test_every_row_counts_once(cupy, rows, columns, dtype):
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 7), (2, 55, 55, 9), (40, 17)])
-def test_images_have_many_places(cupy, shape):
-    """As on the CPU, up to rounding; the same bits twice; and however the gradient lies in memory."""
+def test_gpu_matches_cpu_in_any_memory_order(cupy, shape):
+    """Up to rounding; with the same bits in a second run, and in every memory order of gy."""
     gy = np.random.default_rng(0).standard_normal(shape, np.float32)
-    here, there = bias_gradient(gy), bias_gradient(cupy.asarray(gy))
-    np.testing.assert_allclose(there.get(), here, rtol=0, atol=1e-5 * np.abs(gy).sum(axis=tuple(range(gy.ndim - 1))).max())
-    np.testing.assert_array_equal(bias_gradient(cupy.asarray(gy)).get(), there.get())
-    np.testing.assert_array_equal(bias_gradient(cupy.asarray(gy.T.copy()).T).get(), there.get())
+    on_cpu, on_gpu = bias_gradient(gy), bias_gradient(cupy.asarray(gy))
+    np.testing.assert_allclose(on_gpu.get(), on_cpu, rtol=0, atol=1e-5 * np.abs(gy).sum(axis=tuple(range(gy.ndim - 1))).max())
+    np.testing.assert_array_equal(bias_gradient(cupy.asarray(gy)).get(), on_gpu.get())
+    np.testing.assert_array_equal(bias_gradient(cupy.asarray(gy.T.copy()).T).get(), on_gpu.get())
 
 
-def test_a_number_that_is_no_longer_one_is_passed_on(device):
+def test_nan_propagates(device):
     gy = np.ones((300, 3))
     gy[299, 1] = np.nan
     if device == "gpu":

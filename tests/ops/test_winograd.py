@@ -1,12 +1,13 @@
-"""Winograd's way gives what the definition gives, in all three passes."""
+"""Winograd convolution equals the definition, in all three passes: y, gx and gw."""
 
 import numpy as np
 import pytest
-from alexnet import alexnet
+from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
-from minicnn import Tensor, ops, parallel
-from minicnn.ops import winograd
+from minicnn import Tensor, ops
+from minicnn.backend import threads
+from minicnn.ops.conv2d import winograd
 
 PASSES = ["y", "gx", "gw"]
 
@@ -35,7 +36,7 @@ def three_passes(shape, algorithm, dtype, batch=3):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_it_is_the_definition_up_to_rounding(shape):
+def test_equals_the_definition_up_to_rounding(shape):
     for name, got, want in zip(PASSES, three_passes(shape, "winograd", np.float64), three_passes(shape, "im2col", np.float64), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 * np.abs(want).max(), err_msg=name)
 
@@ -45,7 +46,7 @@ def test_float32_error_at_every_layer_of_alexnet(layer):
     """Within 1e-4 of the largest magnitude, against the definition in float64."""
     got = three_passes(ALEXNET[layer], "winograd", np.float32, batch=2)
     want = three_passes(ALEXNET[layer], "im2col", np.float64, batch=2)
-    # the same random float64 values, rounded: their rounding is below 1e-7 and counts against Winograd
+    # The inputs in float32 are rounded; that error, below 1e-7, is counted as Winograd's.
     for name, g, w in zip(PASSES, got, want, strict=True):
         error = np.abs(g - w).max() / np.abs(w).max()
         assert g.dtype == np.float32
@@ -63,19 +64,19 @@ def test_the_matrices_are_exact(m, r):
             np.testing.assert_allclose(AT @ ((G @ w) * (BT @ x)), [x[j + k] for j in range(m)], atol=1e-11)
 
 
-def test_auto_takes_it_for_alexnet_and_not_for_small_nets():
-    taken = []
+def test_auto_selects_winograd_for_alexnet_and_not_for_small_networks():
+    selected = []
     original = winograd.correlate
 
     def spy(x, w, *rest):
-        taken.append(w.shape)
+        selected.append(w.shape)
         return original(x, w, *rest)
 
     def layers(arch, side, channels):
-        taken.clear()
+        selected.clear()
         with mc.no_grad():
             alexnet(arch, 10, channels).eval()(Tensor(np.zeros((2, channels, side, side), np.float32)))
-        return list(taken)
+        return list(selected)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "correlate", spy)
@@ -102,7 +103,7 @@ def test_workspace_does_not_grow_with_the_batch():
     assert large < 2 * winograd.WORKSPACE
 
 
-def test_training_with_it_follows_training_without():
+def test_training_with_winograd_matches_training_with_im2col():
     def losses(algorithm):
         mc.seed(0)
         rng = np.random.default_rng(0)
@@ -128,24 +129,24 @@ def test_training_with_it_follows_training_without():
 
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]], ids=str)
 def test_the_same_bits_for_any_number_of_threads(shape):
-    before = parallel.threads()
+    before = threads.num_threads()
     try:
         results = []
         for n in (1, 2, 5):
-            parallel.set_threads(n)
+            threads.set_num_threads(n)
             results.append(three_passes(shape, "winograd", np.float32, batch=7))
     finally:
-        parallel.set_threads(before)
+        threads.set_num_threads(before)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("kwargs", "size"), [({"stride": 2}, 3), ({}, (3, 5)), ({}, 8), ({}, 1)])
-def test_where_it_does_not_serve_it_says_so(kwargs, size):
+def test_unsupported_filters_and_algorithms_raise(kwargs, size):
     KH, KW = size if isinstance(size, tuple) else (size, size)
     x, w = Tensor(np.ones((1, 2, 9, 9), np.float32)), Tensor(np.ones((2, 2, KH, KW), np.float32))
-    with pytest.raises(ValueError, match='algorithm "winograd" is for square filters'):
+    with pytest.raises(ValueError, match='algorithm "winograd" needs square filters'):
         ops.conv2d(x, w, algorithm="winograd", **kwargs)
-    with pytest.raises(ValueError, match='"auto", "im2col" or "winograd", not \'fft\''):
+    with pytest.raises(ValueError, match='"auto", "im2col" or "winograd", got \'fft\''):
         ops.conv2d(x, w, algorithm="fft")

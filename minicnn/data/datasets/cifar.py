@@ -1,32 +1,34 @@
-"""CIFAR: small colour pictures in 10 or 100 classes, from the "binary version" or the "python version".
+"""CIFAR-10 and CIFAR-100: small colour images in 10 or 100 classes, in the "binary version" or the "python version".
 
-    binary      a record for each image: its label (CIFAR-100: coarse, fine), 1024 bytes of red, 1024 of green, 1024 of blue
-    python      a pickle of {"data": (N, 3072) bytes in the same order, "labels": [...]}, or "coarse_labels" and "fine_labels"
+    binary      one record per image: its label (CIFAR-100: coarse, then fine), then 1024 bytes of red, 1024 of green, 1024 of blue
+    python      a pickle of {"data": (N, 3072) uint8 in the same order, "labels": [...]}, or "coarse_labels" and "fine_labels"
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from minicnn.data.datasets import unpickle
 from minicnn.data.datasets.arrays import ArrayDataset
-from minicnn.data.datasets.files import DataError, check_split, read_bytes, shown
+from minicnn.data.datasets.files import DataError, check_split, printable_path, read_bytes
 
 
 class CIFAR10(ArrayDataset):
-    """32 x 32 colour pictures in ten classes (Krizhevsky 2009): 50,000 + 10,000.
+    """CIFAR-10: 32 x 32 colour images in ten classes, 50,000 + 10,000 (Krizhevsky 2009).
 
     Args:
         root: the folder `cifar-10-batches-bin` (data_batch_1.bin ... data_batch_5.bin and test_batch.bin) or `cifar-10-batches-py`
             (the same names without .bin).
         split: "train" or "test".
 
-    Raises DataError: a file is missing, cut short, or something else than it should be.
+    Raises DataError: a file is missing, truncated, or of another format.
     """
 
     CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    def __init__(self, root, split="train"):
+    def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
         check_split(split)
         names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
         images, labels = read_files(root, names, ["labels"], "CIFAR-10")
@@ -34,14 +36,14 @@ class CIFAR10(ArrayDataset):
 
 
 class CIFAR100(ArrayDataset):
-    """32 x 32 colour pictures in a hundred classes, or in the twenty kinds that these are of (Krizhevsky 2009): 50,000 + 10,000.
+    """CIFAR-100: 32 x 32 colour images in 100 fine or 20 coarse classes, 50,000 + 10,000 (Krizhevsky 2009).
 
     Args:
         root: the folder `cifar-100-binary` (train.bin, test.bin) or `cifar-100-python` (train, test).
         split: "train" or "test".
-        labels: "fine", a hundred, or "coarse", twenty.
+        labels: "fine" (100 classes) or "coarse" (20).
 
-    Raises DataError: a file is missing, cut short, or something else than it should be.
+    Raises DataError: a file is missing, truncated, or of another format.
     """
 
     FINE = tuple("""
@@ -59,48 +61,50 @@ class CIFAR100(ArrayDataset):
         medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2
     """.split())
 
-    def __init__(self, root, split="train", labels="fine"):
+    def __init__(self, root: str | os.PathLike[str], split: str = "train", labels: str = "fine") -> None:
         check_split(split)
         if labels not in ("fine", "coarse"):
-            raise DataError(f'labels are "fine" or "coarse", not {labels!r}')
+            raise DataError(f'CIFAR100: labels must be "fine" or "coarse", got {labels!r}')
         images, coarse, fine = read_files(root, [split], ["coarse_labels", "fine_labels"], "CIFAR-100")
         super().__init__(images, fine if labels == "fine" else coarse, self.FINE if labels == "fine" else self.COARSE)
 
 
-def read_files(root, names, label_names, what):
-    """Images (N, 32, 32, 3) and arrays of labels (N,), from all these files, in the version of them that is there."""
+def read_files(root: str | os.PathLike[str], names: Sequence[str], label_names: Sequence[str], dataset: str) -> tuple[np.ndarray, ...]:
+    """Images (N, 32, 32, 3), then one array (N,) per name of labels, from all these files, in the version that exists."""
     python = any(os.path.exists(os.path.join(root, name)) for name in names)
-    parts = [read_python(os.path.join(root, name), label_names, what) if python
-             else read_binary(os.path.join(root, name + ".bin"), len(label_names), what) for name in names]
-    pixels, *labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    contents = [read_python(os.path.join(root, name), label_names, dataset) if python
+                else read_binary(os.path.join(root, name + ".bin"), len(label_names), dataset) for name in names]
+    pixels, *labels = (np.concatenate(arrays) for arrays in zip(*contents, strict=True))
     return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), *labels
 
 
-def read_binary(path, label_count, what):
-    """Pixels (N, 3072) and labels (N,), as often as there are, of one file of the binary version."""
-    size = label_count + 3072
+def read_binary(path: str, num_labels: int, dataset: str) -> tuple[np.ndarray, ...]:
+    """Pixels (N, 3072), then `num_labels` arrays of labels (N,), of one file of the binary version."""
+    size = num_labels + 3072
     data = np.frombuffer(read_bytes(path), np.uint8)
     if len(data) == 0 or len(data) % size:
-        raise DataError(f"{shown(path)}: {len(data)} bytes are no whole number of {what} records of {size}; get it again")
+        raise DataError(f"{printable_path(path)}: must be a whole number of {dataset} records of {size} bytes, got {len(data)} bytes; "
+                        "download it again")
     records = data.reshape(-1, size)
-    return records[:, label_count:], *records[:, :label_count].T
+    return records[:, num_labels:], *records[:, :num_labels].T
 
 
-def read_python(path, label_names, what):
-    """The same of one file of the python version."""
+def read_python(path: str, label_names: Sequence[str], dataset: str) -> tuple[np.ndarray, ...]:
+    """Pixels (N, 3072), then one array of labels (N,) per name, of one file of the python version."""
     try:
         values = unpickle.loads(read_bytes(path))
-    except unpickle.Refused as error:
-        raise DataError(f"{shown(path)}: this pickle is refused ({error}); get the set again, best its binary version") from error
+    except unpickle.UnpicklingError as error:
+        raise DataError(f"{printable_path(path)}: this pickle is refused ({error}); download the set again, preferably its binary version"
+                        ) from error
     values = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in values.items()}
     pixels, labels = values.get("data"), [values.get(name) for name in label_names]
     if not (isinstance(pixels, np.ndarray) and pixels.ndim == 2 and pixels.shape[1] == 3072 and len(pixels)
             and all(are_labels(numbers, len(pixels)) for numbers in labels)):
-        raise DataError(f"{shown(path)}: not a file of {what}'s python version, with data of 3072 bytes an image and "
-                        f"{' and '.join(label_names)}; get it again")
+        raise DataError(f"{printable_path(path)}: not a file of {dataset}'s python version, which has data (N, 3072) and "
+                        f"{' and '.join(label_names)}; download it again")
     return pixels, *(np.array(numbers, np.uint8) for numbers in labels)
 
 
-def are_labels(numbers, count):
-    """Whether this is a list of so many numbers of 0 to 255."""
-    return isinstance(numbers, list) and len(numbers) == count and all(type(number) is int and 0 <= number < 256 for number in numbers)
+def are_labels(value: Any, count: int) -> bool:
+    """Whether the value is a list of `count` ints of 0 to 255."""
+    return isinstance(value, list) and len(value) == count and all(type(number) is int and 0 <= number < 256 for number in value)

@@ -1,76 +1,77 @@
-"""The harmless part of pickle: a file that can hold dicts, lists, text, numbers and arrays of bytes, and can do nothing.
+"""A safe unpickler: it builds dicts, lists, tuples, text, numbers and uint8 arrays, and refuses everything else.
 
-A pickle is a program for a small machine with a stack, and one of its instructions calls any function there is: to load somebody's
-pickle is to run somebody's program. This machine has the instructions that build values, and where the program asks to call something, it
-accepts the words with which NumPy says "an array", and builds that itself. Anything else is an error.
+A pickle is a program for a small stack machine, and one of its instructions calls an arbitrary function: loading an untrusted pickle
+runs an untrusted program. This machine implements the instructions that build values; where the program calls a function, it accepts only
+the names with which NumPy pickles an array, and builds the array itself. Anything else is an error.
 
 It reads protocols 1 to 4; CIFAR's "python version" is of protocol 2, written by Python 2.
 """
 
 import math
 import pickletools
+from typing import Any
 
 import numpy as np
 
-WORDS = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype",
-         "_codecs encode"}                  # the last is how Python 3 writes bytes for Python 2
+ALLOWED_GLOBALS = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype",
+                   "_codecs encode"}        # the last is how Python 3 writes bytes for Python 2
 VALUES = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING",
           "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
-class Refused(ValueError):
+class UnpicklingError(ValueError):
     """The pickle asks for something that is not allowed, or is damaged."""
 
 
-class Word(str):
-    """The name of a thing to call, never called."""
+class GlobalRef(str):
+    """The name of a global that the pickle refers to; it is never imported or called."""
 
 
-class Made:
-    """What NumPy would have made: an array or a dtype, with the arguments and the state that the pickle gives for it."""
+class NumpyObject:
+    """A stand-in for an array or dtype that is being unpickled: its constructor's name and arguments, and the state set by BUILD."""
 
-    def __init__(self, what, arguments):
-        self.what, self.arguments = what, arguments
+    def __init__(self, constructor: str, arguments: tuple) -> None:
+        self.constructor, self.arguments = constructor, arguments
         self.state: tuple = ()
 
-    def array(self):
-        """As an array of uint8. Its state is (version, shape, dtype, in Fortran's order, the bytes)."""
+    def array(self) -> np.ndarray:
+        """The uint8 array. Its state is (version, shape, dtype, whether the order is Fortran's, the bytes)."""
         _, shape, dtype, fortran, raw = self.state
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw        # Python 2 had no bytes
-        if not (isinstance(dtype, Made) and dtype.what == "numpy dtype" and dtype.arguments[0] in ("u1", b"u1")):
-            raise Refused("an array that is not of bytes (uint8)")
+        if not (isinstance(dtype, NumpyObject) and dtype.constructor == "numpy dtype" and dtype.arguments[0] in ("u1", b"u1")):
+            raise UnpicklingError("arrays must be uint8")
         if not (all(type(side) is int and side >= 0 for side in shape) and math.prod(shape) == len(raw)):
-            raise Refused("an array whose shape does not go with its size")
+            raise UnpicklingError("an array's shape does not match its size")
         return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def loads(data):
-    """The dict that a pickle holds, with the arrays in it as NumPy's. Raises Refused."""
+def loads(data: bytes) -> dict:
+    """The dict in a pickle, its arrays as NumPy arrays. Raises UnpicklingError."""
     try:
-        values = run(data)
+        values = execute(data)
         if not isinstance(values, dict):
-            raise Refused(f"it holds a {type(values).__name__}, not a dict")
-        return {key: value.array() if isinstance(value, Made) else value for key, value in values.items()}
-    except Refused:
+            raise UnpicklingError(f"it must hold a dict, got a {type(values).__name__}")
+        return {key: value.array() if isinstance(value, NumpyObject) else value for key, value in values.items()}
+    except UnpicklingError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError, Warning) as error:
-        raise Refused(f"damaged: {error}") from error
+        raise UnpicklingError(f"damaged: {error}") from error
 
 
-def run(data):
-    """Work through the program; what is left at its end is its value."""
+def execute(data: bytes) -> Any:
+    """Run the pickle's program; the value on the stack at STOP is the result."""
     stack: list = []
     memo: dict = {}
-    marks: list = []                # how high the stack was at each MARK
+    marks: list = []                # the height of the stack at each MARK
 
-    def since_mark():
+    def pop_to_mark():
         top = marks.pop()
         values = stack[top:]
         del stack[top:]
         return values
 
-    for opcode, argument, _ in pickletools.genops(data):            # ValueError if the data end before a STOP
+    for opcode, argument, _ in pickletools.genops(data):            # ValueError if the data end before STOP
         match opcode.name:
             case "PROTO" | "FRAME": pass
             case "MARK": marks.append(len(stack))
@@ -79,74 +80,75 @@ def run(data):
             case "EMPTY_DICT": stack.append({})
             case "EMPTY_LIST": stack.append([])
             case "EMPTY_TUPLE": stack.append(())
-            case "DICT": stack.append(put({}, since_mark()))
-            case "LIST": stack.append(since_mark())
-            case "TUPLE": stack.append(tuple(since_mark()))
+            case "DICT": stack.append(set_items({}, pop_to_mark()))
+            case "LIST": stack.append(pop_to_mark())
+            case "TUPLE": stack.append(tuple(pop_to_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
                 count = int(name[-1])
                 stack[-count:] = [tuple(stack[-count:])]
             case "APPEND":
                 value = stack.pop()
-                extend(stack[-1], [value])
+                append_items(stack[-1], [value])
             case "APPENDS":
-                values = since_mark()
-                extend(stack[-1], values)
+                values = pop_to_mark()
+                append_items(stack[-1], values)
             case "SETITEM":
                 *_, key, value = stack
                 del stack[-2:]
-                put(stack[-1], [key, value])
+                set_items(stack[-1], [key, value])
             case "SETITEMS":
-                values = since_mark()
-                put(stack[-1], values)
+                values = pop_to_mark()
+                set_items(stack[-1], values)
             case "PUT" | "BINPUT" | "LONG_BINPUT": memo[argument] = stack[-1]
             case "MEMOIZE": memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET": stack.append(memo[argument])
-            case "GLOBAL": stack.append(word(argument))
+            case "GLOBAL": stack.append(global_ref(str(argument)))
             case "STACK_GLOBAL":
                 module, name = stack[-2:]
-                stack[-2:] = [word(f"{module} {name}")]
+                stack[-2:] = [global_ref(f"{module} {name}")]
             case "REDUCE":
-                what, arguments = stack[-2:]
-                stack[-2:] = [call(what, arguments)]
+                function, arguments = stack[-2:]
+                stack[-2:] = [reduce(function, arguments)]
             case "BUILD":
                 state = stack.pop()
-                if not isinstance(stack[-1], Made):
-                    raise Refused("it sets the state of something that is no array")
+                if not isinstance(stack[-1], NumpyObject):
+                    raise UnpicklingError("it sets the state of something that is not an array")
                 stack[-1].state = state
             case "STOP":
                 value, = stack
                 return value
             case name:
-                raise Refused(f"it has the instruction {name}")
+                raise UnpicklingError(f"it has the instruction {name}")
 
 
-def word(name):
-    """Something that the pickle names, to call it: only NumPy's words for arrays."""
-    if name not in WORDS:
-        raise Refused(f"it asks for {name.replace(' ', '.')[:100]}, which a file of arrays does not need; it may be meant to do harm")
-    return Word(name)
+def global_ref(name: str) -> GlobalRef:
+    """The reference for a global that the pickle names, "module name"; only those that NumPy's arrays need are allowed."""
+    if name not in ALLOWED_GLOBALS:
+        raise UnpicklingError(f"it asks for {name.replace(' ', '.')[:100]}, which a file of arrays does not need; it may be malicious")
+    return GlobalRef(name)
 
 
-def call(what, arguments):
-    """What the call would make: an array, a dtype, or the bytes that a text stands for."""
-    if not (isinstance(what, Word) and isinstance(arguments, tuple)):
-        raise Refused("it calls something that has no name")
-    if what == "_codecs encode":
+def reduce(function: Any, arguments: Any) -> Any:
+    """The result of a call in the pickle: a stand-in for an array or a dtype, or the bytes that Python 3 wrote as text."""
+    if not (isinstance(function, GlobalRef) and isinstance(arguments, tuple)):
+        raise UnpicklingError("it calls something that is not a global")
+    if function == "_codecs encode":
         text, encoding = arguments
         if encoding != "latin1":
-            raise Refused(f"bytes written as {encoding!r}")
+            raise UnpicklingError(f"bytes must be encoded as latin1, got {encoding!r}")
         return text.encode("latin-1")
-    return Made(str(what), arguments)
+    return NumpyObject(str(function), arguments)
 
 
-def extend(values, more):
+def append_items(values: Any, items: list) -> None:
     if not isinstance(values, list):
-        raise Refused("it appends to something that is no list")
-    values += more
+        raise UnpicklingError("it appends to something that is not a list")
+    values += items
 
 
-def put(values, pairs):
-    if not isinstance(values, dict) or len(pairs) % 2 or not all(isinstance(key, (str, bytes)) for key in pairs[::2]):
-        raise Refused("a dict whose keys are not all text")
-    values.update(zip(pairs[::2], pairs[1::2], strict=True))
+def set_items(values: Any, items: list) -> dict:
+    """Set values[key] for the items [key, value, key, value, ...]."""
+    if not isinstance(values, dict) or len(items) % 2 or not all(isinstance(key, (str, bytes)) for key in items[::2]):
+        raise UnpicklingError("a dict's keys must all be text")
+    values.update(zip(items[::2], items[1::2], strict=True))
     return values

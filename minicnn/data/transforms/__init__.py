@@ -1,35 +1,43 @@
-"""How an image becomes an input: small steps, each called as step(image, rng).
+"""Transforms: preprocessing and augmentation of one image, in steps, each called as transform(image, rng).
 
-An image is an array (H, W, channels) of uint8 or float32, or, at the start, a photograph of which only what is cut out gets
-computed (`minicnn.data.picture`). `rng` is a NumPy Generator that belongs to this image in this epoch alone, so what is random
-does not depend on which worker does it, or when. A step draws the same numbers whatever the image is.
+An image is an array (H, W, channels) of uint8 or float32, or, at the start, a LazyImage, of which only the cropped pixels get
+computed (`minicnn.data.lazy_image`). `rng` is a NumPy Generator of this image in this epoch alone, so its random numbers do not
+depend on which worker prepares it, or when. A transform draws the same numbers whatever the image is.
 
-Some steps choose pixels (a crop and a mirror are mere views of the image); others are arithmetic, the same on every pixel:
-(pixel + add) / divide, channel by channel. These have a method `terms(rng)` that gives the two, so that the arithmetic of all
-steps and all images can be done at once, on a GPU for instance (`minicnn.data.upload`).
+Some transforms select pixels (a crop or a flip is only a view of the image). Others compute (pixel + add) / divide, per channel:
+the ChannelAffine transforms. At the end of a pipeline, these are composed into one, and computed for a whole batch at once, on the
+GPU if the batch goes there (`minicnn.data.cuda_prefetch`).
 
-    how large       Resize  ScaleJitter                             sizes.py
-    which part      CenterCrop  RandomCrop  RandomResizedCrop       crops.py
-    turned about    RandomMirror  Rotate  Translate  Stretch        motions.py
-    bent            RadialDistortion                                lens.py
-    numbers         Normalize  MeanPixel  MeanImage  ToArray        numbers.py
-    colours         PCAColour  ColourJitter                         colour.py
-    all together    Compose                                         step.py
-                    paper_train  paper_test  torchvision_test       presets.py
+    base.py         Compose                                                     several transforms, one after the other
+    crop.py         Resize  ScaleJitter  CenterCrop  RandomCrop  RandomResizedCrop
+    geometric.py    RandomHorizontalFlip  RandomRotation  RandomTranslate  RandomAspect  RandomRadialDistortion
+    color.py        PCAColorJitter  ColorJitter
+    normalize.py    Normalize  SubtractMean  MeanImage  ToFloat                 channel_statistics
+    presets.py      alexnet_train  alexnet_test  torchvision_test               shorter_side
 
-A step of one's own is any function of (image, rng).
+A custom transform is any function of (image, rng).
 """
 
-from minicnn.data.transforms.colour import ColourJitter, PCAColour
-from minicnn.data.transforms.crops import CenterCrop, RandomCrop, RandomResizedCrop
-from minicnn.data.transforms.lens import RadialDistortion
-from minicnn.data.transforms.motions import RandomMirror, Rotate, Stretch, Translate
-from minicnn.data.transforms.numbers import MeanImage, MeanPixel, Normalize, ToArray
-from minicnn.data.transforms.presets import IMAGENET_MEAN, IMAGENET_STD, paper_test, paper_train, shorter_side, torchvision_test
-from minicnn.data.transforms.sizes import Resize, ScaleJitter
-from minicnn.data.transforms.statistics import channel_statistics
-from minicnn.data.transforms.step import Compose, all_terms
+from typing import TYPE_CHECKING, NoReturn
 
-__all__ = ["CenterCrop", "ColourJitter", "Compose", "IMAGENET_MEAN", "IMAGENET_STD", "MeanImage", "MeanPixel", "Normalize", "PCAColour",
-           "RadialDistortion", "RandomCrop", "RandomMirror", "RandomResizedCrop", "Resize", "Rotate", "ScaleJitter", "Stretch", "ToArray",
-           "Translate", "all_terms", "channel_statistics", "paper_test", "paper_train", "shorter_side", "torchvision_test"]
+from minicnn.data.transforms.base import Compose, compose_affine
+from minicnn.data.transforms.color import ColorJitter, PCAColorJitter
+from minicnn.data.transforms.crop import CenterCrop, RandomCrop, RandomResizedCrop, Resize, ScaleJitter
+from minicnn.data.transforms.geometric import RandomAspect, RandomHorizontalFlip, RandomRadialDistortion, RandomRotation, RandomTranslate
+from minicnn.data.transforms.normalize import MeanImage, Normalize, SubtractMean, ToFloat, channel_statistics
+from minicnn.data.transforms.presets import IMAGENET_MEAN, IMAGENET_STD, alexnet_test, alexnet_train, shorter_side, torchvision_test
+
+__all__ = ["Compose", "compose_affine",
+           "Resize", "ScaleJitter", "CenterCrop", "RandomCrop", "RandomResizedCrop",
+           "RandomHorizontalFlip", "RandomRotation", "RandomTranslate", "RandomAspect", "RandomRadialDistortion",
+           "PCAColorJitter", "ColorJitter",
+           "Normalize", "SubtractMean", "MeanImage", "ToFloat", "channel_statistics",
+           "IMAGENET_MEAN", "IMAGENET_STD", "alexnet_train", "alexnet_test", "torchvision_test", "shorter_side"]
+
+# Names of torchvision's transforms, and what to write here.
+HINTS = {"ToTensor": "write ToFloat() for pixels of 0 to 1; the DataLoader makes (N, C, H, W) of (H, W, C) by itself",
+         "ToPILImage": "leave it out: the transforms take arrays"}
+
+if not TYPE_CHECKING:           # (a type checker would believe that every name exists)
+    def __getattr__(name: str) -> NoReturn:
+        raise AttributeError(f"minicnn.data.transforms has no {name!r}" + (f": {HINTS[name]}" if name in HINTS else ""))

@@ -1,0 +1,1 @@
+"""Experiments: claims of the AlexNet paper, each tested by one program."""

@@ -62,9 +62,9 @@ def minicnn_step(network, batch, forward_only, device="cpu"):
     The step optionally takes images and labels, as arrays; the labels stay on the CPU, as in training.
     """
     import numpy as np
-    from minicnn.examples.alexnet import alexnet
 
     import minicnn as mc
+    from minicnn.examples.alexnet import alexnet
     mc.seed(0)
     net = alexnet(network["arch"]).to(device)
     images, labels = random_batch(network, batch)
@@ -332,9 +332,8 @@ def compare(arch, batch, forward_only, names, rounds, threads=None, pythons=None
 @functools.cache
 def multiply_adds(arch):
     """The multiply-adds of one image, forward: of the network, and of its first layer."""
-    from minicnn.examples.alexnet import alexnet, input_size
-
     import minicnn as mc
+    from minicnn.examples.alexnet import alexnet, input_size
     layers = mc.summary(alexnet(arch), (3, input_size(arch), input_size(arch)))
     return layers.total.multiply_adds, layers[0].multiply_adds
 

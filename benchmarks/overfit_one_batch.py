@@ -13,10 +13,10 @@ import platform
 import time
 
 import numpy as np
-from minicnn.examples.alexnet import INITS, alexnet, input_size
 
 import minicnn as mc
 from minicnn.data.transforms import CenterCrop, RandomCrop, Resize
+from minicnn.examples.alexnet import INITS, alexnet, input_size
 
 
 def one_batch(side, seed=0):

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from minicnn.examples.recipe import CONFIG_KEYS, Data
 from tqdm import tqdm
 
 import minicnn as mc
 from minicnn.backend import cuda
 from minicnn.backend.threads import num_threads
+from minicnn.examples.recipe import CONFIG_KEYS, Data
 from minicnn.inspect.anomaly import detect_anomaly
 from minicnn.text import format_shape
 from minicnn.train.checkpoint_manager import CheckpointManager, GracefulShutdown, run_lock

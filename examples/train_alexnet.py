@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from minicnn.examples.bookkeeping import Bookkeeping, TrainingStopped, best_effort_plots
-from minicnn.examples.recipe import Data, build, choose_device, parse, resolve_args, restore
 
 import minicnn as mc
 from minicnn.data import DataError
+from minicnn.examples.bookkeeping import Bookkeeping, TrainingStopped, best_effort_plots
+from minicnn.examples.recipe import Data, build, choose_device, parse, resolve_args, restore
 from minicnn.train.evaluation import classification_metrics, correct, evaluate, predict
 from minicnn.train.log import DivergenceError
 from minicnn.visualize import figures

@@ -5,11 +5,11 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn.data import DataLoader, FashionMNIST
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop
+from minicnn.examples.alexnet import alexnet
 
 
 class Square(mc.Function):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import VARIANTS, alexnet, input_size
 
 import minicnn as mc
+from minicnn.examples.alexnet import VARIANTS, alexnet, input_size
 
 COUNTS = {"paper": 60_965_224, "one-tower": 62_378_344, "caffenet": 60_965_224, "torchvision": 61_100_840}
 

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
+from minicnn.examples.alexnet import alexnet
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 import alexnet_step

@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+
+import minicnn as mc
 from minicnn.examples.experiments import (
     augmentation,
     dropout_on_and_off,
@@ -21,8 +23,6 @@ from minicnn.examples.experiments import (
     relu_against_tanh,
 )
 from minicnn.examples.experiments.draw import draw
-
-import minicnn as mc
 
 FOLDER = pathlib.Path(experiment.__file__).parent
 ALL = [relu_against_tanh, lrn_on_and_off, overlapping_pooling, dropout_on_and_off, augmentation, momentum_and_decay]

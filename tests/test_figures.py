@@ -7,7 +7,6 @@ import re
 import matplotlib.colors
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 from PIL import Image
 
 import minicnn as mc
@@ -16,6 +15,7 @@ from minicnn.backend.arrays import to_device
 from minicnn.cli.figures import main
 from minicnn.data import DataError, EvenSample, FashionMNIST
 from minicnn.data.transforms import CenterCrop, Compose, Normalize
+from minicnn.examples.alexnet import alexnet
 from minicnn.inspect.activations import capture_activations
 from minicnn.train.checkpoint_manager import CheckpointManager
 from minicnn.train.evaluation import predict

@@ -12,7 +12,6 @@ import sys
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn import Tensor, nn, ops
@@ -20,6 +19,7 @@ from minicnn.backend import cuda, threads
 from minicnn.backend.arrays import axes_by_stride, ceil_div, device_of, to_device, xp_of
 from minicnn.data import DataLoader, FashionMNIST
 from minicnn.data.transforms import Compose, Normalize
+from minicnn.examples.alexnet import alexnet
 from minicnn.ops.conv2d import op as conv2d_op
 from minicnn.optim import SGD
 

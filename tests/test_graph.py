@@ -8,13 +8,13 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 from PIL import ImageFont
 
 import minicnn as mc
 from minicnn import nn, ops
 from minicnn.autograd import topological_order
 from minicnn.cli.graph import main
+from minicnn.examples.alexnet import alexnet
 from minicnn.visualize.graph import graph_of_network, graph_of_tensor, graph_svg, network_svg, save
 from minicnn.visualize.graph.layout import Box, layout
 from minicnn.visualize.graph.svg import HEAD, MARGIN

@@ -8,10 +8,10 @@ import weakref
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet, alexnet_paper_
 
 import minicnn as mc
 from minicnn import Tensor, ops
+from minicnn.examples.alexnet import alexnet, alexnet_paper_
 from minicnn.hooks import active_hooks
 from minicnn.inspect.anomaly import AnomalyError, detect_anomaly
 from minicnn.nn import Flatten, Linear, Module, ReLU, Sequential, Sigmoid

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import INITS, alexnet, alexnet_paper_
 
 import minicnn as mc
 from minicnn import nn, ops
+from minicnn.examples.alexnet import INITS, alexnet, alexnet_paper_
 
 
 def images(*shape):

@@ -11,10 +11,10 @@ import sys
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn.backend.arrays import gpu_unavailable_reason
+from minicnn.examples.alexnet import alexnet
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 import on_gpu

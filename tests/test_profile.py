@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import VARIANTS, alexnet
 
 import minicnn as mc
 from minicnn import autograd, nn, ops
 from minicnn.cli import profile as command
 from minicnn.cli.models import available_models, lenet
+from minicnn.examples.alexnet import VARIANTS, alexnet
 from minicnn.inspect.profile import peaks, profile
 
 module = sys.modules["minicnn.inspect.profile"]         # minicnn.inspect.profile itself is the function

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn import Tensor, nn, ops, optim
+from minicnn.examples.alexnet import alexnet
 
 
 def x():

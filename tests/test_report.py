@@ -14,7 +14,6 @@ import types
 import numpy as np
 import pytest
 from browser import Page, chromium
-from minicnn.examples.recipe import load_run
 from PIL import Image
 
 import minicnn as mc
@@ -23,6 +22,7 @@ from minicnn.backend.arrays import to_device
 from minicnn.checkpoint import load_checkpoint
 from minicnn.cli.report import main
 from minicnn.data import DataError
+from minicnn.examples.recipe import load_run
 from minicnn.inspect.activations import capture_activations
 from minicnn.train.checkpoint_manager import CheckpointManager, list_checkpoints, load_latest
 from minicnn.train.monitor import TrainingMonitor

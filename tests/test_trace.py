@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn import autograd, nn, ops
+from minicnn.examples.alexnet import alexnet
 from minicnn.inspect.memory import LiveBytes
 from minicnn.inspect.trace import Tracer, trace, trace_backward
 from minicnn.text import format_bytes

@@ -12,9 +12,8 @@ in the test set too, so reflections are images that the test does not have. With
 
 import sys
 
-from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, at_end, generalization_gap, main, small
-
 from minicnn.data.transforms import PCAColorJitter, RandomHorizontalFlip
+from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, at_end, generalization_gap, main, small
 
 
 def crops(data):

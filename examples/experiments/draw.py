@@ -5,9 +5,9 @@ import os
 from typing import Any
 
 import numpy as np
-from minicnn.examples.experiments.error_bars import mean_and_error
 from PIL import Image
 
+from minicnn.examples.experiments.error_bars import mean_and_error
 from minicnn.text import pluralize
 from minicnn.visualize.figures import figure_class
 

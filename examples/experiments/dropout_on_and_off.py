@@ -14,7 +14,6 @@ import functools
 import sys
 
 from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, at_end, generalization_gap, iterations_until, main, small
-
 from minicnn.nn import Dropout, Sequential
 
 

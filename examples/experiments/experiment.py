@@ -19,14 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from minicnn.examples.alexnet import alexnet
-from minicnn.examples.experiments.draw import draw
-from minicnn.examples.experiments.error_bars import confidence_interval, effects, iterations_to, mean_and_error, verdict
-from minicnn.examples.experiments.record import load_record, save_record, settings
 
 import minicnn as mc
 from minicnn.data import DataError, DataLoader, EvenSample, open_dataset
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, Resize, channel_statistics, shorter_side
+from minicnn.examples.alexnet import alexnet
+from minicnn.examples.experiments.draw import draw
+from minicnn.examples.experiments.error_bars import confidence_interval, effects, iterations_to, mean_and_error, verdict
+from minicnn.examples.experiments.record import load_record, save_record, settings
 from minicnn.train.evaluation import classification_metrics, predict_batches
 
 # AlexNet mini with half of its filters: it trains twice as fast, so that there is time for twice as many seeds.

@@ -16,7 +16,6 @@ import functools
 import sys
 
 from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, at_end, main, small
-
 from minicnn.nn import LocalResponseNorm, Sequential
 
 

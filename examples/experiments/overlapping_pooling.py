@@ -13,7 +13,6 @@ import functools
 import sys
 
 from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, at_end, generalization_gap, main, small
-
 from minicnn.nn import Linear, MaxPool2d, Sequential
 
 

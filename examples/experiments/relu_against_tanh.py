@@ -12,9 +12,8 @@ too. Each activation is tried with three learning rates, and the fastest is comp
 import functools
 import sys
 
-from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, iterations_until, main
-
 from minicnn.backend.arrays import ceil_div
+from minicnn.examples.experiments.experiment import Claim, Condition, Experiment, iterations_until, main
 from minicnn.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, Tanh
 
 

@@ -137,9 +137,8 @@ def child(request, shared):
 
 def announce_phases(shared, blows):
     """Wrap the function that each phase is named after, so that it writes the phase when it begins."""
-    from minicnn.examples import bookkeeping, train_alexnet
-
     import minicnn as mc
+    from minicnn.examples import bookkeeping, train_alexnet
     from minicnn.train import checkpoint_manager
 
     def begin(phase):
@@ -219,9 +218,9 @@ def serve():
     import warnings
 
     import matplotlib.pyplot  # noqa: F401 (so that children need not import it)
-    from minicnn.examples import train_alexnet  # noqa: F401
 
     import minicnn.visualize.figures  # noqa: F401
+    from minicnn.examples import train_alexnet  # noqa: F401
     warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork")      # OpenBLAS has threads, and handles forks
     for line in sys.stdin:
         request = json.loads(line)

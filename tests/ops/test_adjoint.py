@@ -10,9 +10,9 @@ backward is correct everywhere.
 
 import numpy as np
 import pytest
-from minicnn.examples import alexnet
 
 from minicnn import Tensor, nn
+from minicnn.examples import alexnet
 from minicnn.hooks import Hook
 from minicnn.nn import init
 from minicnn.ops.conv2d.im2col import col2im, im2col

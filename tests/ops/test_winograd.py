@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from minicnn.examples.alexnet import alexnet
 
 import minicnn as mc
 from minicnn import Tensor, ops
 from minicnn.backend import threads
+from minicnn.examples.alexnet import alexnet
 from minicnn.ops.conv2d import winograd
 
 PASSES = ["y", "gx", "gw"]

@@ -4,11 +4,10 @@ The loop that uses it is in train_alexnet.py.
 """
 
 import argparse
-import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import minicnn as mc
@@ -27,6 +26,7 @@ from minicnn.data.transforms import (
     shorter_side,
 )
 from minicnn.examples.alexnet import INITS, VARIANTS, alexnet, input_size
+from minicnn.examples.arguments import device_or_auto, non_negative_float, positive_float, positive_int
 from minicnn.text import format_list
 from minicnn.train.checkpoint_manager import list_checkpoints, load_latest
 from minicnn.train.log import read_log
@@ -51,7 +51,7 @@ CHECKPOINT_KEYS = ("model", "optimizer", "schedule", "random", "step", "validate
 def parse(argv: Sequence[str] | None, description: str, prog: str | None = None) -> argparse.Namespace:
     """Parse the command line. Arguments that are in CONFIG_KEYS are None where it does not set them: `resolve_args` fills them in."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--device", default="auto", type=device, help="cpu, gpu (gpu:1 for the second), or auto: the GPU if there is one")
+    parser.add_argument("--device", default="auto", type=device_or_auto, help="cpu, gpu, gpu:1 (the second), or auto: a GPU if any")
     parser.add_argument("--tf32", action="store_true", help="on a GPU with tensor cores: matrix products in TF32, several times as fast")
     parser.add_argument("--arch", choices=list(VARIANTS), help="the network (default: mini)")
     parser.add_argument("--data", help="fashion-mnist (the default), photos, or a folder: photographs in train/<class>/* and val/<class>/*"
@@ -305,34 +305,3 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
 
 
 # ---- types of arguments
-
-def device(text: str) -> str:
-    try:
-        if text != "auto":
-            device_number(text)
-        return text
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be auto or a device: {error}") from None
-
-
-def positive_int(text: str) -> int:
-    return int(parsed(int, text, lambda n: n >= 1, "a positive whole number"))
-
-
-def positive_float(text: str) -> float:
-    return parsed(float, text, lambda x: x > 0, "a positive number")
-
-
-def non_negative_float(text: str) -> float:
-    return parsed(float, text, lambda x: x >= 0, "a number of at least 0")
-
-
-def parsed(kind: Callable[[str], float], text: str, valid: Callable[[float], bool], description: str) -> float:
-    """The text as a finite number for which `valid` is true, or argparse's error that says what it must be."""
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and valid(value)):
-        raise argparse.ArgumentTypeError(f"must be {description}, got {text}")
-    return value

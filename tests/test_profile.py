@@ -193,8 +193,9 @@ def test_profile_is_a_subcommand_of_minicnn(capsys):
     assert "conv5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong, why", [(["--arch", "vgg"], "choose from"), (["--batch-size", "0"], "must be at least 1"),
-                                        (["--device", "cuda"], "device must be"), (["--repeats", "x"], "invalid")])
+@pytest.mark.parametrize("wrong, why", [
+    (["--arch", "vgg"], "choose from"), (["--batch-size", "0"], "must be a positive integer, got 0"),
+    (["--device", "cuda"], "device must be"), (["--repeats", "x"], "must be a positive integer, got x")])
 def test_invalid_arguments_are_refused(wrong, why, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(wrong)

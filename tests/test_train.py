@@ -189,7 +189,7 @@ def test_runs_are_numbered(tmp_path):
     (["--out", "{straight}"], "already holds a run; resume it"),
     (["--lr", "nan"], "must be a positive number, got nan"),
     (["--lr", "-1"], "must be a positive number, got -1"),
-    (["--max-steps", "0"], "must be a positive whole number, got 0"),
+    (["--max-steps", "0"], "must be a positive integer, got 0"),
     (["--pca-std", "-1"], "must be a number of at least 0, got -1"),
     (["--momentum", "1.5", "--out", "{tmp}/m"], "momentum must be at least 0 and less than 1, got 1.5"),
     (["--batch-size", "9000", "--out", "{tmp}/b"], "8000 images make no batch of 9000"),

@@ -24,6 +24,7 @@ import minicnn as mc
 from minicnn.data import DataError, DataLoader, EvenSample, open_dataset
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, Resize, channel_statistics, shorter_side
 from minicnn.examples.alexnet import alexnet
+from minicnn.examples.arguments import positive_int
 from minicnn.examples.experiments.draw import draw
 from minicnn.examples.experiments.error_bars import confidence_interval, effects, iterations_to, mean_and_error, verdict
 from minicnn.examples.experiments.record import load_record, save_record, settings
@@ -282,9 +283,3 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def positive_int(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
-    return int(text)

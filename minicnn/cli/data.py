@@ -19,6 +19,7 @@ from minicnn.data import DataError, open_dataset, shards
 from minicnn.data.datasets.files import printable_path
 from minicnn.data.shards.format import INDEX_FILE
 from minicnn.data.verify import verify
+from minicnn.examples.arguments import positive_int
 from minicnn.text import pluralize
 from minicnn.visualize.contact_sheet import contact_sheet
 
@@ -148,10 +149,3 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("data", metavar="DIR", help="what  minicnn data pack  wrote")
     command.add_argument("--workers", type=positive_int, metavar="N", help="threads (default: one per core)")
     return parser.parse_args(argv)
-
-
-def positive_int(text: str) -> int:
-    """For argparse: a positive integer."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
-    return int(text)

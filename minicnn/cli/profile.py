@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicnn.backend.arrays import device_number, gpu_unavailable_reason
+from minicnn.backend.arrays import gpu_unavailable_reason
 from minicnn.cli.models import available_models
+from minicnn.examples.arguments import device_name, positive_int
 from minicnn.inspect.profile import profile
 from minicnn.optim import SGD
 from minicnn.tensor import Tensor
@@ -48,19 +49,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: --json: {error}", file=sys.stderr)
             return 2
     return 0
-
-
-def device_name(text: str) -> str:
-    """For argparse: the name of a device, "cpu", "gpu" or "gpu:1"."""
-    try:
-        device_number(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def positive_int(text: str) -> int:
-    """For argparse: an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
